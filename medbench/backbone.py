@@ -1,0 +1,48 @@
+"""Checkpoints: where a backbone's weights are, and how they become a loaded backbone.
+
+The loaded thing is `medbench.model.llava.Backbone`; this base class stays free of torch so that
+plans, keys and error messages need no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+
+    from medbench.model.llava import Backbone
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A kind of vision-language checkpoint that medbench can load.
+
+    Class attributes:
+        name: what users type; `paper`: where it comes from;
+        offers: what methods may ask of it: "pixels", "image_span", "attention",
+            "hidden_states", "training".
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str] = ""
+    offers: ClassVar[tuple[str, ...]] = ()
+
+    def files(self) -> Iterator[Path]:
+        """Yield every file whose content can move an answer (weights, configs, tokenizer).
+
+        Raises:
+            UserError: the weights are not there.
+        """
+        yield from ()
+
+    def load(self, *, device: torch.device, dtype: torch.dtype) -> Backbone:
+        """Load the weights.
+
+        Raises:
+            UserError: files are missing, or tensors are missing or left over.
+        """
+        raise NotImplementedError

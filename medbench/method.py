@@ -1,0 +1,129 @@
+"""Methods: a `Tuner` changes weights, a `Decoder` changes how tokens are chosen.
+
+A method is one frozen dataclass in one file. Its annotated attributes are its parameters
+(`alpha: float = 1.0`); the attributes without annotation describe it and must be literals, since
+`medbench list` reads them from the source without running it:
+
+- `name`: what users type; `paper`: where it comes from;
+- `needs`: what a backbone or a task must offer (`"attention"`, `"roi"`, ...);
+- `variants`: name -> parameter values, e.g. those of the published code;
+- `deviates`: where this file knowingly differs from the published code, in a sentence.
+
+Nothing here imports torch, so that naming a method costs nothing; the hooks' types are only
+for readers and type checkers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from medbench.decoding.prompts import DecodeContext, Prompt
+    from medbench.model.llava import Backbone
+    from medbench.tuning.adapter import Adapter
+    from medbench.tuning.batch import TrainBatch
+    from medbench.tuning.loop import TrainStep
+
+
+@dataclass(frozen=True)
+class Method:
+    """What tuners and decoders share: a name, a source, needs, and named variants."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str] = ""
+    needs: ClassVar[tuple[str, ...]] = ()
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    deviates: ClassVar[str] = ""
+
+
+@dataclass(frozen=True)
+class Decoder(Method):
+    """Chooses tokens: rewrites the prompt, adds branches, combines their logits.
+
+    Every hook has a default that does nothing, so plain greedy decoding is a file with a name.
+
+    Class attributes beside those of `Method`:
+        image: whose image the model sees: "own", or "other" (another sample's).
+        published: selection of the authors' runs, used by `select="preset"` under the
+            preset `published`; under `matched` every method takes the argmax.
+    """
+
+    image: ClassVar[str] = "own"
+    published: ClassVar[Mapping[str, Any]] = {}
+
+    select: Literal["preset", "argmax", "sample"] = "preset"
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    beams: int = 1
+
+    def prepare(self, prompts: list[Prompt], context: DecodeContext) -> list[Prompt]:
+        """Rewrite the main prompts before anything runs; the default leaves them as they are."""
+        return prompts
+
+    def branches(self, prompts: list[Prompt], context: DecodeContext) -> dict[str, list[Prompt]]:
+        """Return further prompts by branch name, one per sample; none by default.
+
+        Each branch becomes one more row per sample in every forward pass and receives the
+        same new tokens as the main row.
+        """
+        return {}
+
+    def combine(self, logits: Mapping[str, Tensor], step: int) -> Tensor:
+        """Turn the branches' logits into the scores that a token is picked from.
+
+        Args:
+            logits: branch name -> float32 [rows, vocabulary]; "main" is always there.
+            step: 0 for the first new token.
+
+        Returns:
+            float32 [rows, vocabulary]; -inf bars a token.
+        """
+        return logits["main"]
+
+
+@dataclass(frozen=True)
+class Tuner(Method):
+    """Changes weights: LoRA on the language model, plus what a subclass adds.
+
+    A parameter whose default is None takes the task's own value (`Task.tuning`), and the task
+    may also set the defaults of the others; what the user writes always wins.
+
+    Args:
+        rank, alpha, dropout: of LoRA; updates are scaled by alpha / rank.
+        learning_rate, warmup_ratio, weight_decay, max_grad_norm: AdamW, cosine schedule.
+        batch_size: samples per optimiser step (the effective batch).
+        micro_batch: samples per forward pass; changes memory, not the result.
+        epochs: passes over the training split.
+    """
+
+    rank: int = 64
+    alpha: float = 16.0
+    dropout: float = 0.05
+    learning_rate: float = 2e-4
+    warmup_ratio: float = 0.03
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    batch_size: int = 32
+    micro_batch: int = 8
+    epochs: int | None = None
+
+    def lora_targets(self) -> tuple[str, ...]:
+        """Names of the language model's linear layers that get LoRA."""
+        return ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+    def extend(self, backbone: Backbone) -> Adapter | None:
+        """Build trainable parts beyond LoRA, not yet attached; none by default."""
+        return None
+
+    def supervision(self, backbone: Backbone) -> Callable[[Any], Any] | None:
+        """Return what turns a sample into its training target beyond text; none by default."""
+        return None
+
+    def auxiliary(self, step: TrainStep, batch: TrainBatch) -> dict[str, Tensor]:
+        """Return further losses by name, each a float32 [samples] already weighted."""
+        return {}

@@ -1,0 +1,96 @@
+"""Tasks: where the samples come from, how they are asked, which metrics score them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+Kind = Literal["open", "closed", "choice", "report"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one image.
+
+    Attributes:
+        id: unique within the task and split; safe to print and to hash.
+        image: a file, or a function that returns a PIL image; opened late.
+        question: as asked, without template or image placeholder.
+        answer: the gold answer; may be empty where the data set's is.
+        kind: which metrics apply.
+        group: id of the image, so that intervals and splits can cluster by it.
+        stamp: text that changes when the image's content does (size and name of a file, seed of
+            a drawing); goes into the data hash.
+        roi: a function that returns the ground-truth region as bool [height, width] in the
+            image's own pixels, or None where the data set has none.
+        meta: modality, location, question type, the data set's own id, ...
+    """
+
+    id: str
+    image: Path | Callable[[], Image]
+    question: str
+    answer: str
+    kind: Kind
+    group: str
+    stamp: str = ""
+    roi: Callable[[], np.ndarray] | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Task:
+    """Yields the samples of a split from the official files on disk.
+
+    A task is one frozen dataclass in one file; as with methods, annotated attributes are
+    parameters and the others are literals read from the source.
+
+    Class attributes:
+        name, version: `version` rises when a change moves scores.
+        paper, licence, source: where the data come from, for `medbench show`.
+        offers: what it has beyond questions, e.g. "roi".
+        metrics: full names of the metrics that make its scores.
+        passport: split -> {"rows": n, "ids": sha256 of the ids} that the files must match.
+        tuning: defaults that a tuner takes from this task (epochs, learning rate, ...).
+        prompt: how a question is put, `{question}` standing for it.
+        restricted: True where text and images may not leave the user's machine.
+
+    Args:
+        data: folder with the downloaded files ("" where none are needed).
+        max_new_tokens: longest answer.
+        allow_missing_images: leave out samples whose image is not there instead of stopping.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    offers: ClassVar[tuple[str, ...]] = ()
+    metrics: ClassVar[tuple[str, ...]] = ()
+    passport: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    tuning: ClassVar[Mapping[str, Any]] = {}
+    prompt: ClassVar[str] = "{question}"
+    restricted: ClassVar[bool] = False
+
+    data: str = ""
+    max_new_tokens: int = 1024
+    allow_missing_images: bool = False
+
+    def samples(self, split: str) -> Iterator[Sample]:
+        """Yield the samples of `split` ("train", "validation" or "test") in the files' order.
+
+        Raises:
+            UserError: the folder or a file is missing or broken, or counts differ from the
+                passport.
+        """
+        raise NotImplementedError
+
+    def ask(self, sample: Sample) -> str:
+        """Return the text put to the model for a sample."""
+        return self.prompt.format(question=sample.question)
