@@ -1,0 +1,54 @@
+"""Rows: what a run writes down for each sample, one JSON object a line in `samples.jsonl`."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class PatchMap(TypedDict):
+    """A map over the image patches, small enough to stand in a line of text.
+
+    Attributes:
+        grid: [rows, columns].
+        data: base64 of the values in row-major order, float16 for attention, packed bits for
+            masks (see `medbench.metrics.attention`).
+    """
+
+    grid: list[int]
+    data: str
+
+
+class Row(TypedDict, total=False):
+    """One answered sample.
+
+    Attributes:
+        id, group, kind, question, gold, meta: of the sample (`gold` is its answer).
+        prompt: the text put to the model, without template.
+        output: what the model said, special tokens removed, otherwise as it came.
+        tokens: ids of the new tokens, the end token included where there was one.
+        stop: why it ended: "eos", "stop" (a stop string) or "length".
+        seconds: wall time of its batch divided by the batch's samples.
+        forwards: rows times passes through the language model, for cost columns.
+        image: sha256 of the image's pixels as loaded.
+        attention: visual attention averaged over layers, heads and answer tokens; sums to the
+            share of attention on the image.
+        roi: the ground-truth region on the same grid, a patch being in where its centre is.
+        scores: metric name -> value of this item, None where the metric does not apply.
+    """
+
+    id: str
+    group: str
+    kind: str
+    question: str
+    gold: str
+    meta: dict[str, Any]
+    prompt: str
+    output: str
+    tokens: list[int]
+    stop: str
+    seconds: float
+    forwards: int
+    image: str
+    attention: PatchMap
+    roi: PatchMap
+    scores: dict[str, float | None]
