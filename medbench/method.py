@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from medbench.decoding.prompts import DecodeContext, Prompt
+    from medbench.decoding.context import DecodeContext
     from medbench.model.llava import Backbone
+    from medbench.model.prompt import Prompt
     from medbench.tuning.adapter import Adapter
     from medbench.tuning.batch import TrainBatch
     from medbench.tuning.loop import TrainStep

@@ -1,0 +1,1 @@
+"""The one token loop: row stack, branches, selection, beams."""

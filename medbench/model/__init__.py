@@ -1,0 +1,1 @@
+"""The loaded backbone: vision tower, projector and language model, and how inputs reach them."""

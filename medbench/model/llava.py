@@ -1,0 +1,135 @@
+"""The loaded backbone: CLIP vision tower, projector, and a Llama, Mistral or Qwen2 text model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from medbench.model.geometry import Geometry
+from medbench.model.prompt import Prompt
+from medbench.model.template import Template
+
+
+class RowState(Protocol):
+    """Something attached to the language model that remembers the rows being decoded."""
+
+    def begin(self, visual: Tensor, question: Tensor, padding: Tensor) -> None:
+        """Take the masks of a new batch of rows, each bool [rows, width]; padding is True there."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep only these rows, in this order; int64 [kept]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A vision-language model in parts, so that every branch can build its own input.
+
+    Attributes:
+        name: spec it was loaded from; `offers`: what methods may ask of it.
+        vision_tower: returns hidden states of the image; `vision_layer` says which are used and
+            `vision_select` whether the class token goes ("patch") or stays ("full").
+        projector: from the tower's width to the language model's.
+        language_model: an ordinary causal language model of transformers (peft may wrap it).
+        image_token_id: the placeholder in token ids; need not be in the vocabulary.
+        eos_token_ids, stop_strings: what ends an answer.
+        row_states: parts of an adapter that must follow the rows of a batch.
+    """
+
+    name: str
+    offers: tuple[str, ...]
+    vision_tower: PreTrainedModel
+    projector: nn.Module
+    language_model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    template: Template
+    geometry: Geometry
+    image_token_id: int
+    eos_token_ids: tuple[int, ...]
+    vision_layer: int = -2
+    vision_select: Literal["patch", "full"] = "patch"
+    stop_strings: tuple[str, ...] = ()
+    row_states: tuple[RowState, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings are, and so where inputs go."""
+        return self.language_model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.language_model.get_input_embeddings().weight.dtype
+
+    @property
+    def image_tokens(self) -> int:
+        """Number of visual tokens of one image."""
+        rows, columns = self.geometry.grid
+        return rows * columns + (self.vision_select == "full")
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers."""
+        return int(self.language_model.config.num_hidden_layers)
+
+    @property
+    def heads(self) -> int:
+        """Number of attention heads a layer."""
+        return int(self.language_model.config.num_attention_heads)
+
+    def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
+        """Return float32 [images, 3, size, size] on the CPU, normalised for the tower."""
+        return torch.stack([self.geometry.pixels(image) for image in images])
+
+    @torch.no_grad()
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        """Return projected image features, [images, N, width]."""
+        pixels = pixel_values.to(self.device, self.dtype)
+        hidden = self.vision_tower(pixels, output_hidden_states=True).hidden_states
+        features = hidden[self.vision_layer]
+        return self.projector(features[:, 1:] if self.vision_select == "patch" else features)
+
+    def prompt(self, question: str, features: Tensor) -> Prompt:
+        """Return the templated prompt of a question about an image with these features [N, D]."""
+        prompt = self.template.encode(
+            self.tokenizer,
+            question,
+            image_token_id=self.image_token_id,
+            image_tokens=len(features),
+        )
+        return Prompt(
+            prompt.ids.to(self.device),
+            prompt.visual.to(self.device),
+            prompt.question.to(self.device),
+            features,
+        )
+
+    def prompt_from_ids(self, ids: Sequence[int], features: Tensor | None) -> Prompt:
+        """Return a prompt from ready ids with the placeholders in place.
+
+        With nothing said about which tokens are the question, all text after the image counts.
+        """
+        tensor = torch.tensor(list(ids), device=self.device)
+        visual = tensor == self.image_token_id
+        after = visual.long().cumsum(0) == visual.sum()
+        return Prompt(tensor, visual, after & ~visual, features)
+
+    def embed(self, prompt: Prompt) -> Tensor:
+        """Return the prompt's input embeddings, [T, width], image features in their places."""
+        embed = self.language_model.get_input_embeddings()
+        embedded = embed(prompt.ids.masked_fill(prompt.visual, 0))
+        if prompt.features is None:
+            return embedded
+        positions = prompt.visual[:, None].expand_as(embedded)
+        return embedded.masked_scatter(positions, prompt.features.to(embedded.dtype))
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return the text of new tokens, special ones left out."""
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)

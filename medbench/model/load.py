@@ -1,0 +1,61 @@
+"""From a spec string to a loaded backbone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medbench import plugins, spec
+from medbench.backbone import Checkpoint
+from medbench.errors import UserError
+
+if TYPE_CHECKING:
+    from medbench.model.llava import Backbone
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def load_backbone(text: str, *, device: str = "auto", dtype: str = "auto") -> Backbone:
+    """Load a backbone from its spec, such as `phantom` or `llava-hf[weights=PATH]`.
+
+    Args:
+        text: the spec.
+        device: "auto" (a GPU when there is one), "cpu", "cuda", "cuda:1", ...
+        dtype: "auto" (bfloat16 on a GPU, float32 elsewhere), "float32", "bfloat16", "float16".
+
+    Raises:
+        UserError: an unknown name or parameter, missing weights, no such device.
+    """
+    checkpoint = create_checkpoint(text)
+    device, dtype = resolve_device(device, dtype)
+    import torch
+
+    return checkpoint.load(device=torch.device(device), dtype=getattr(torch, dtype))
+
+
+def create_checkpoint(text: str) -> Checkpoint:
+    """Return the checkpoint plugin of a spec with its parameters set, nothing loaded."""
+    _, instance = plugins.create("backbone", spec.parse(text))
+    return instance
+
+
+def resolve_device(device: str, dtype: str) -> tuple[str, str]:
+    """Return the device and dtype that "auto" stands for.
+
+    Raises:
+        UserError: a device this machine does not have, or an unknown dtype.
+    """
+    import torch
+
+    if dtype not in ("auto", *DTYPES):
+        raise UserError(f"no dtype '{dtype}'", "", f"Take auto, {', '.join(DTYPES)}.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise UserError(f"no device '{device}'", "", "Take auto, cpu, cuda or cuda:N.") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"no device '{device}' here", "torch finds no GPU.", "Take --device cpu.")
+    if dtype == "auto":
+        dtype = "bfloat16" if kind == "cuda" else "float32"
+    return device, dtype

@@ -1,0 +1,61 @@
+"""Visual contrastive decoding: subtract what the model says of a noised image."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medbench.decoding.context import DecodeContext
+from medbench.decoding.plausibility import plausible
+from medbench.method import Decoder
+from medbench.model.prompt import Prompt
+
+STEPS = 1000
+
+
+@dataclass(frozen=True)
+class VCD(Decoder):
+    """Visual contrastive decoding: subtract what the model says of a noised image.
+
+    scores = (1 + alpha) z - alpha z_noised, where z(y) >= max z + ln beta (Eq. 3 and 4).
+
+    Args:
+        alpha: weight of the contrast; beta: plausibility cut on the main branch.
+        noise_step: diffusion step, 0 to 999, of the normalised pixels.
+    """
+
+    name = "vcd"
+    paper = "Leng et al. 2024, arXiv:2311.16922; alpha 1, beta 0.1, step 500 as in A3Tune, App. B"
+    needs = ("pixels",)
+    published = {"select": "sample", "temperature": 1.0}
+    variants = {"official": {"beta": 0.2}, "a3tune": {"top_k": 50}}
+    deviates = "noise is drawn per sample from the run's seed, not from one stream over the data"
+
+    alpha: float = 1.0
+    beta: float = 0.1
+    noise_step: int = 500
+
+    def branches(self, prompts: list[Prompt], context: DecodeContext) -> dict[str, list[Prompt]]:
+        """Add the same prompts with features of the noised image."""
+        noised = context.tensors.get("noised")
+        if noised is None:
+            noised = self.noise(context)
+        features = context.backbone.encode(noised)
+        return {"noised": [p.with_features(f) for p, f in zip(prompts, features, strict=True)]}
+
+    def noise(self, context: DecodeContext) -> Tensor:
+        """Return the pixels after `noise_step` steps of diffusion, [samples, 3, size, size]."""
+        variance = torch.sigmoid(torch.linspace(-6, 6, STEPS)) * (5e-3 - 1e-5) + 1e-5
+        kept = torch.cumprod(1 - variance, 0)[self.noise_step]
+        pixels = context.pixel_values
+        assert pixels is not None, "needs = ('pixels',) is checked before"
+        drawn = [
+            torch.randn(image.shape, generator=generator)
+            for image, generator in zip(pixels, context.generators("noise"), strict=True)
+        ]
+        return kept.sqrt() * pixels + (1 - kept).sqrt() * torch.stack(drawn)
+
+    def combine(self, logits, step):
+        """Contrast the two branches where the main one finds a token plausible."""
+        main, noised = logits["main"], logits["noised"]
+        return plausible((1 + self.alpha) * main - self.alpha * noised, main, self.beta)
