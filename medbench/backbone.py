@@ -24,12 +24,14 @@ class Checkpoint:
     Class attributes:
         name: what users type; `paper`: where it comes from;
         offers: what methods may ask of it: "pixels", "image_span", "attention",
-            "hidden_states", "training".
+            "hidden_states", "training";
+        unkeyed: parameters that move no answer by themselves; `files()` are hashed instead.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     offers: ClassVar[tuple[str, ...]] = ()
+    unkeyed: ClassVar[tuple[str, ...]] = ("weights",)
 
     def files(self) -> Iterator[Path]:
         """Yield every file whose content can move an answer (weights, configs, tokenizer).

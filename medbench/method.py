@@ -7,7 +7,8 @@ A method is one frozen dataclass in one file. Its annotated attributes are its p
 - `name`: what users type; `paper`: where it comes from;
 - `needs`: what a backbone or a task must offer (`"attention"`, `"roi"`, ...);
 - `variants`: name -> parameter values, e.g. those of the published code;
-- `deviates`: where this file knowingly differs from the published code, in a sentence.
+- `deviates`: where this file knowingly differs from the published code, in a sentence;
+- `unkeyed`: parameters that move no answer by themselves (what a path leads to is hashed).
 
 Nothing here imports torch, so that naming a method costs nothing; the hooks' types are only
 for readers and type checkers.
@@ -20,14 +21,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from medbench.decoding.context import DecodeContext
     from medbench.model.llava import Backbone
     from medbench.model.prompt import Prompt
-    from medbench.tuning.adapter import Adapter
+    from medbench.task import Sample
     from medbench.tuning.batch import TrainBatch
-    from medbench.tuning.loop import TrainStep
+    from medbench.tuning.step import TrainView
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Method:
     needs: ClassVar[tuple[str, ...]] = ()
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     deviates: ClassVar[str] = ""
+    unkeyed: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,10 @@ class Tuner(Method):
         batch_size: samples per optimiser step (the effective batch).
         micro_batch: samples per forward pass; changes memory, not the result.
         epochs: passes over the training split.
+        adapter: folder of an adapter trained before, to use instead of training.
     """
+
+    unkeyed: ClassVar[tuple[str, ...]] = ("adapter",)
 
     rank: int = 64
     alpha: float = 16.0
@@ -112,19 +117,24 @@ class Tuner(Method):
     batch_size: int = 32
     micro_batch: int = 8
     epochs: int | None = None
+    adapter: str = ""
 
     def lora_targets(self) -> tuple[str, ...]:
         """Names of the language model's linear layers that get LoRA."""
         return ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-    def extend(self, backbone: Backbone) -> Adapter | None:
-        """Build trainable parts beyond LoRA, not yet attached; none by default."""
+    def extend(self, backbone: Backbone) -> nn.Module | None:
+        """Build trainable parts beyond LoRA (`medbench.tuning.adapter.Extension`), if any."""
         return None
 
-    def supervision(self, backbone: Backbone) -> Callable[[Any], Any] | None:
-        """Return what turns a sample into its training target beyond text; none by default."""
+    def segments(self, backbone: Backbone) -> Callable[[Sample], Tensor] | None:
+        """Return what gives a sample's target regions, float32 [K, N]; None where unused."""
         return None
 
-    def auxiliary(self, step: TrainStep, batch: TrainBatch) -> dict[str, Tensor]:
+    def queries(self, batch: TrainBatch) -> Tensor | None:
+        """Return which rows' attention the losses read, bool [samples, T]; None for none."""
+        return None
+
+    def auxiliary(self, view: TrainView) -> dict[str, Tensor]:
         """Return further losses by name, each a float32 [samples] already weighted."""
         return {}

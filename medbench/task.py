@@ -59,6 +59,7 @@ class Task:
         tuning: defaults that a tuner takes from this task (epochs, learning rate, ...).
         prompt: how a question is put, `{question}` standing for it.
         restricted: True where text and images may not leave the user's machine.
+        unkeyed: parameters that move no answer by themselves; the samples are hashed instead.
 
     Args:
         data: folder with the downloaded files ("" where none are needed).
@@ -77,6 +78,7 @@ class Task:
     tuning: ClassVar[Mapping[str, Any]] = {}
     prompt: ClassVar[str] = "{question}"
     restricted: ClassVar[bool] = False
+    unkeyed: ClassVar[tuple[str, ...]] = ("data", "allow_missing_images")
 
     data: str = ""
     max_new_tokens: int = 1024

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from medbench.errors import UserError
 from medbench.method import Decoder
-
-PRESETS = ("matched", "published")
+from medbench.presets import PRESETS
 
 
 @dataclass(frozen=True)

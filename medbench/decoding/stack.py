@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from medbench.model.attention import AttentionProbe
 from medbench.model.llava import Backbone
 from medbench.model.prompt import Prompt
+from medbench.model.rows import RowMasks, left_padded, positions, where
 
 
 class RowStack:
@@ -29,20 +30,18 @@ class RowStack:
     ) -> None:
         self.backbone = backbone
         self.forwards = 0
-        width = max(len(prompt) for prompt in prompts)
         self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=backbone.device)
-        self._mask = _left_padded([p.ids.new_ones(len(p), dtype=torch.bool) for p in prompts], width)
-        visual = _left_padded([prompt.visual for prompt in prompts], width)
-        question = _left_padded([prompt.question for prompt in prompts], width)
+        self._mask = left_padded([torch.ones_like(prompt.visual) for prompt in prompts])
+        visual = left_padded([prompt.visual for prompt in prompts])
+        question = left_padded([prompt.question for prompt in prompts])
         for state in backbone.row_states:
-            state.begin(visual, question, ~self._mask)
-        self._columns = _positions(visual) if record_attention else None
+            state.begin(RowMasks(self._mask, visual, question, prompt=self._mask))
+        self._columns = where(visual)[0] if record_attention else None
         self._has_image = visual.any(1)
         self.attention: Tensor | None = None
         self._cache = DynamicCache(config=backbone.language_model.config)
-        embeddings = _left_padded([backbone.embed(prompt) for prompt in prompts], width)
-        positions = (self._mask.long().cumsum(1) - 1).clamp(min=0)
-        self.logits = self._forward(embeddings, positions)
+        embeddings = left_padded([backbone.embed(prompt) for prompt in prompts])
+        self.logits = self._forward(embeddings, positions(self._mask))
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -66,12 +65,12 @@ class RowStack:
         for state in self.backbone.row_states:
             state.keep(rows)
 
-    def _forward(self, embeddings: Tensor, positions: Tensor) -> Tensor:
+    def _forward(self, embeddings: Tensor, position_ids: Tensor) -> Tensor:
         seen: list[Tensor] = []
         output = self.backbone.language_model(
             inputs_embeds=embeddings,
             attention_mask=self._mask.long(),
-            position_ids=positions,
+            position_ids=position_ids,
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
@@ -92,18 +91,3 @@ class RowStack:
                 last, self._columns, lambda _, rows: seen.append(rows[:, :, 0].mean(1))
             )
         }
-
-
-def _left_padded(rows: Sequence[Tensor], width: int) -> Tensor:
-    """Stack [T_i, ...] tensors with zeros (or False) in front, to [rows, width, ...]."""
-    padded = rows[0].new_zeros((len(rows), width, *rows[0].shape[1:]))
-    for index, row in enumerate(rows):
-        padded[index, width - len(row) :] = row
-    return padded
-
-
-def _positions(visual: Tensor) -> Tensor:
-    """Return the visual columns of each row, [rows, N]; rows without an image repeat column 0."""
-    count = int(visual.sum(1).max())
-    order = visual.long().sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return order * visual.gather(1, order)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -13,19 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from medbench.model.geometry import Geometry
 from medbench.model.prompt import Prompt
+from medbench.model.rows import RowState
 from medbench.model.template import Template
-
-
-class RowState(Protocol):
-    """Something attached to the language model that remembers the rows being decoded."""
-
-    def begin(self, visual: Tensor, question: Tensor, padding: Tensor) -> None:
-        """Take the masks of a new batch of rows, each bool [rows, width]; padding is True there."""
-        ...
-
-    def keep(self, rows: Tensor) -> None:
-        """Keep only these rows, in this order; int64 [kept]."""
-        ...
 
 
 @dataclass(frozen=True)

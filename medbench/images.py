@@ -1,0 +1,82 @@
+"""Opening the images of samples, encoding each one once, and keeping what fits in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medbench.files import open_image
+from medbench.model.llava import Backbone
+from medbench.task import Sample
+
+LIMIT_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image as a backbone sees it.
+
+    Attributes:
+        pixels: float32 [3, size, size]; features: [N, width], projected.
+        digest: sha256 of the RGB pixels as loaded.
+    """
+
+    pixels: Tensor
+    features: Tensor
+    digest: str
+
+
+class ImageEncoder:
+    """Encodes the images of samples one by one, so that no neighbour moves a digit.
+
+    Args:
+        backbone: whose tower and geometry.
+        limit: bytes of pixels and features to keep; the longest unused go first.
+    """
+
+    def __init__(self, backbone: Backbone, limit: int = LIMIT_BYTES) -> None:
+        self._backbone = backbone
+        self._limit = limit
+        self._held = 0
+        self._kept: OrderedDict[str, Encoded] = OrderedDict()
+
+    def __call__(self, sample: Sample) -> Encoded:
+        """Return a sample's image, encoded.
+
+        Raises:
+            UserError: the image cannot be read.
+        """
+        key = f"{sample.group}\n{sample.stamp}"
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        image = open_image(sample.image)
+        pixels = self._backbone.pixel_values([image])
+        encoded = Encoded(
+            pixels[0],
+            self._backbone.encode(pixels)[0],
+            hashlib.sha256(image.tobytes()).hexdigest(),
+        )
+        self._keep(key, encoded)
+        return encoded
+
+    def _keep(self, key: str, encoded: Encoded) -> None:
+        self._kept[key] = encoded
+        self._held += _size(encoded)
+        while self._held > self._limit and len(self._kept) > 1:
+            self._held -= _size(self._kept.popitem(last=False)[1])
+
+
+def _size(encoded: Encoded) -> int:
+    return sum(
+        tensor.element_size() * tensor.nelement() for tensor in (encoded.pixels, encoded.features)
+    )
+
+
+def stacked(encoded: list[Encoded]) -> Tensor:
+    """Return the pixels of a batch, float32 [samples, 3, size, size]."""
+    return torch.stack([one.pixels for one in encoded])

@@ -1,0 +1,280 @@
+"""The straight line of a run: load -> tune -> decode -> score, one folder in the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medbench import provenance, store
+from medbench.atomic import explaining_full_disks, write_json
+from medbench.cell import AdapterPlan, Cell, Request, partners, plan
+from medbench.decoding.answer import Answer
+from medbench.decoding.context import DecodeContext
+from medbench.decoding.loop import decode
+from medbench.decoding.select import resolve
+from medbench.images import ImageEncoder, stacked
+from medbench.metrics.attention import encode_map, encode_mask
+from medbench.model.llava import Backbone
+from medbench.rows import Row
+from medbench.scoring import score_rows, to_json
+from medbench.task import Sample
+from medbench.tuning.adapter import attached
+from medbench.tuning.batch import Example
+from medbench.tuning.loop import Progress, train
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a run tells how far it is; the default is silence.
+
+    Attributes:
+        stage: called with "load", "train", "decode" or "score" when one begins.
+        progress: called with samples or steps done, the total, and a short remark.
+    """
+
+    stage: Callable[[str, str], None] = lambda name, remark: None
+    progress: Callable[[int, int, str], None] = lambda done, total, remark: None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: its folder; scores: the content of scores.json.
+    """
+
+    folder: Path
+    scores: dict[str, Any]
+
+    @property
+    def samples(self) -> list[Row]:
+        """The answered samples with their scores."""
+        return store.read_rows(self.folder)
+
+
+def run(method: str, task: str, *, report: Report | None = None, **options: Any) -> Run:
+    """Run a method on a task with a backbone, or continue where it stopped.
+
+    Args:
+        method: a spec or chain, e.g. "lora+vcd[alpha=0.5]".
+        task: a spec, e.g. "slake[closed_rule=dataset]".
+        report: where to tell how far it is.
+        options: backbone=, data=, seed=, limit=, batch_size=, device=, dtype=, preset=,
+            allow_missing_images=, out= (see `medbench.cell.Request`).
+
+    Raises:
+        UserError: anything asked for that cannot work.
+    """
+    if "out" in options:
+        options["out"] = Path(options["out"])
+    return execute(plan(Request(method=method, task=task, **options)), report=report or Report())
+
+
+def execute(cell: Cell, *, backbone: Backbone | None = None, report: Report | None = None) -> Run:
+    """Run a planned cell; what its folder already holds is not done again.
+
+    Args:
+        backbone: the cell's backbone if it is loaded already.
+    """
+    report = report or Report()
+    with explaining_full_disks(cell.folder), store.locked(cell.folder, wait=False, what="run"):
+        scores = store.read_scores(cell.folder)
+        if scores is None:
+            backbone = backbone or load(cell, report)
+            store.begin(cell.folder, describe(cell))
+            with _adapted(cell, backbone, report) as ready:
+                rows = _decode(cell, ready, report)
+            report.stage("score", "")
+            scores = _score(cell, rows)
+        return Run(cell.folder, scores)
+
+
+def load(cell: Cell, report: Report | None = None) -> Backbone:
+    """Load a cell's backbone."""
+    (report or Report()).stage("load", cell.display["backbone"])
+    return cell.checkpoint.load(
+        device=torch.device(cell.device), dtype=getattr(torch, cell.dtype)
+    )
+
+
+def describe(cell: Cell) -> dict[str, Any]:
+    """Return what run.json says about a cell."""
+    return {
+        "key": cell.key,
+        "identity": cell.identity,
+        "display": cell.display,
+        "samples": len(cell.samples),
+        "partial": cell.partial,
+        "missing_images": len(cell.missing),
+        "passport": {split: dict(rows) for split, rows in cell.task.passport.items()},
+        "adapter": cell.adapter.key if cell.adapter else None,
+        "metrics": [metric.name for metric in cell.metrics],
+        "device": cell.device,
+        "command": " ".join(["medbench", *sys.argv[1:]]),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+        "git": provenance.git_state(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+@contextmanager
+def _adapted(cell: Cell, backbone: Backbone, report: Report) -> Iterator[Backbone]:
+    """Yield the backbone with the cell's adapter on it, trained now or before."""
+    if cell.tuner is None or cell.adapter is None:
+        yield backbone
+        return
+    folder = cell.adapter.folder
+    waiting = nullcontext() if cell.adapter.given else store.locked(folder, wait=True, what="adapter")
+    with waiting:
+        if not cell.adapter.ready:
+            _tune(cell, cell.adapter, backbone, report)
+    with attached(backbone, cell.tuner, folder=folder) as adapter:
+        yield adapter.backbone
+
+
+def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) -> None:
+    tuner, samples = cell.tuner, planned.train
+    assert tuner is not None and tuner.epochs is not None
+    encoder, segments = ImageEncoder(backbone), tuner.segments(backbone)
+    kept: dict[int, Example] = {}
+    grid = backbone.geometry.grid
+    nothing = torch.zeros(0, grid[0] * grid[1])
+
+    def example(index: int) -> Example:
+        sample = samples[index]
+        if index not in kept:
+            # The prompt without features: an epoch asks for each sample again.
+            features = encoder(sample).features
+            prompt = backbone.prompt(cell.task.ask(sample), features)
+            answer = backbone.template.encode_answer(backbone.tokenizer, sample.answer)
+            labels = segments(sample) if segments else nothing
+            kept[index] = Example(sample.id, prompt, answer, labels)
+        return kept[index]
+
+    def tell(progress: Progress) -> None:
+        report.progress(progress.step, progress.steps, f"loss {progress.loss:.3f}")
+
+    report.stage("train", f"{len(samples)} samples, {tuner.epochs} epochs")
+    with attached(backbone, tuner, seed=cell.request.seed) as adapter:
+        train(
+            tuner,
+            adapter,
+            len(samples),
+            example,
+            planned.folder,
+            seed=cell.request.seed,
+            epochs=tuner.epochs,
+            report=tell,
+        )
+        adapter.save(planned.folder)
+        size = sum(weight.nelement() for weight in adapter.trainable().values())
+    labelled = sum(bool(len(one.segments)) for one in kept.values())
+    write_json(
+        planned.folder / "adapter.json",
+        {
+            "schema": store.SCHEMA,
+            "key": planned.key,
+            "identity": planned.identity,
+            "samples": len(samples),
+            "samples_with_segments": labelled if segments else None,
+            "parameters": size,
+            "versions": provenance.versions(),
+        },
+    )
+
+
+def _decode(cell: Cell, backbone: Backbone, report: Report) -> list[Row]:
+    """Answer the samples that the folder lacks; return all rows in the run's order."""
+    done = {row["id"]: row for row in store.repair(cell.folder)}
+    encoder = ImageEncoder(backbone)
+    swapped = (
+        partners(cell.every, cell.request.seed) if cell.decoder.image == "other" else {}
+    )
+    report.stage("decode", f"{len(cell.samples)} samples, {len(done)} already there")
+    with store.appending(cell.folder) as append:
+        # Batches keep their borders, so that a continued run computes what a whole one does.
+        for start in range(0, len(cell.samples), cell.batch_size):
+            batch = cell.samples[start : start + cell.batch_size]
+            if not all(sample.id in done for sample in batch):
+                rows = _answer(cell, backbone, encoder, batch, swapped)
+                fresh = [row for row in rows if row["id"] not in done]
+                append(fresh)
+                done |= {row["id"]: row for row in fresh}
+            report.progress(min(start + len(batch), len(cell.samples)), len(cell.samples), "")
+    return [done[sample.id] for sample in cell.samples]
+
+
+def _answer(
+    cell: Cell,
+    backbone: Backbone,
+    encoder: ImageEncoder,
+    batch: Sequence[Sample],
+    swapped: dict[str, Sample],
+) -> list[Row]:
+    begin = time.perf_counter()
+    images = [encoder(swapped.get(sample.id, sample)) for sample in batch]
+    prompts = [
+        backbone.prompt(cell.task.ask(sample), image.features)
+        for sample, image in zip(batch, images, strict=True)
+    ]
+    wants_attention = any("attention" in metric.needs for metric in cell.metrics)
+    needs_roi = wants_attention or "roi" in cell.decoder.needs
+    rois = tuple(sample.roi() if needs_roi and sample.roi else None for sample in batch)
+    context = DecodeContext(
+        backbone,
+        tuple(sample.id for sample in batch),
+        seed=cell.request.seed,
+        pixel_values=stacked(images),
+        rois=rois,
+    )
+    answers = decode(
+        cell.decoder,
+        prompts,
+        context,
+        resolve(cell.decoder, cell.request.preset),
+        max_new_tokens=cell.task.max_new_tokens,
+        record_attention=wants_attention and any(roi is not None for roi in rois),
+    )
+    seconds = (time.perf_counter() - begin) / len(batch)
+    rows = []
+    for sample, image, roi, answer in zip(batch, images, rois, answers, strict=True):
+        row = _row(sample, cell.task.ask(sample), answer)
+        row |= {"image": image.digest, "seconds": round(seconds, 6)}
+        if roi is not None and answer.attention is not None and answer.attention.any():
+            grid = backbone.geometry.grid
+            row["attention"] = encode_map(answer.attention[-grid[0] * grid[1] :].reshape(grid))
+            row["roi"] = encode_mask(backbone.geometry.mask_to_grid(roi) > 0)
+        rows.append(row)
+    return rows
+
+
+def _row(sample: Sample, prompt: str, answer: Answer) -> Row:
+    return {
+        "id": sample.id,
+        "group": sample.group,
+        "kind": sample.kind,
+        "question": sample.question,
+        "gold": sample.answer,
+        "meta": dict(sample.meta),
+        "prompt": prompt,
+        "output": answer.text,
+        "tokens": list(answer.token_ids),
+        "stop": answer.stop,
+        "forwards": answer.forwards,
+    }
+
+
+def _score(cell: Cell, rows: list[Row]) -> dict[str, Any]:
+    scores, scored = score_rows(rows, [metric.name for metric in cell.metrics])
+    content = to_json(scores, scored)
+    store.finish(cell.folder, scored, content)
+    return content

@@ -1,0 +1,238 @@
+"""Run folders on disk: append a line a sample, resume, and find what is there.
+
+    run.json       what was run and with what; written first
+    samples.jsonl  one flushed line a sample; the last one may be half-written after a kill
+    scores.json    written last, by rename; its presence means complete
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medbench.atomic import write_atomically, write_json
+from medbench.errors import UserError
+from medbench.rows import Row
+
+SCHEMA = 1
+RUN, SAMPLES, SCORES, LOCK = "run.json", "samples.jsonl", "scores.json", ".lock"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run folder as tables and lists see it.
+
+    Attributes:
+        task, backbone, method: display strings of the specs.
+        state: "complete", "partial" (complete, but over fewer samples than the split has),
+            "unfinished" (some samples answered), or "broken" with `why`.
+        limit: as given; missing_images: samples left out for want of an image.
+        scores: metric -> value, low, high, n, groups, notes.
+        health: counts over the answers; versions of task and data as in run.json's identity.
+    """
+
+    folder: Path
+    task: str = ""
+    backbone: str = ""
+    method: str = ""
+    key: str = ""
+    seed: int = 0
+    preset: str = ""
+    state: str = "broken"
+    limit: int | None = None
+    missing_images: int = 0
+    done: int = 0
+    total: int = 0
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    health: dict[str, Any] = field(default_factory=dict[str, Any])
+    identity: dict[str, Any] = field(default_factory=dict[str, Any])
+    why: str = ""
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool, what: str) -> Iterator[None]:
+    """Hold a folder for this process alone; the lock falls when the process ends, however.
+
+    Args:
+        wait: wait for the other process, or raise.
+        what: "run" or "adapter", for the message.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout as error:
+        raise UserError(
+            f"another process is writing this {what}",
+            f"It holds {folder / LOCK}.",
+            "Wait for it to end, or stop it; then run the same command again.",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def begin(folder: Path, record: dict[str, Any]) -> None:
+    """Write run.json if the folder has none; a folder from a newer schema is an error."""
+    if (folder / RUN).exists():
+        read_run(folder)
+    else:
+        write_json(folder / RUN, {"schema": SCHEMA, **record})
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read run.json.
+
+    Raises:
+        UserError: it is broken or from a newer medbench.
+    """
+    path = folder / RUN
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        schema = int(record["schema"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"cannot read {path}", f"{type(error).__name__}: {error}", "Delete its folder."
+        ) from error
+    if schema > SCHEMA:
+        raise UserError(
+            f"{path} is from a newer medbench",
+            f"Its schema is {schema}; this version reads up to {SCHEMA}.",
+            "Upgrade medbench, or write to another folder with --out.",
+        )
+    return record
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Read the answered samples; a half-written last line is left out.
+
+    Raises:
+        UserError: a line before the last one is broken.
+    """
+    rows, _ = _complete_rows(folder / SAMPLES)
+    return rows
+
+
+def repair(folder: Path) -> list[Row]:
+    """Cut a half-written last line off the file, and return the complete rows."""
+    path = folder / SAMPLES
+    rows, length = _complete_rows(path)
+    if path.exists() and path.stat().st_size > length:
+        with path.open("r+b") as file:
+            file.truncate(length)
+    return rows
+
+
+@contextmanager
+def appending(folder: Path) -> Iterator[Any]:
+    """Yield a function that appends rows, all of a batch at once, and flushes them to disk."""
+    with (folder / SAMPLES).open("ab") as file:
+
+        def append(rows: Sequence[Row]) -> None:
+            text = "".join(_line(row) for row in rows)
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+
+        yield append
+
+
+def finish(folder: Path, rows: Sequence[Row], scores: dict[str, Any]) -> None:
+    """Write the rows with their scores, then scores.json, which makes the run complete."""
+    text = "".join(_line(row) for row in rows)
+    write_atomically(folder / SAMPLES, lambda path: path.write_text(text, encoding="utf-8"))
+    write_json(folder / SCORES, {"schema": SCHEMA, **scores})
+
+
+def read_scores(folder: Path) -> dict[str, Any] | None:
+    """Return scores.json, or None if the run is not complete.
+
+    Raises:
+        UserError: the file is broken or from a newer medbench.
+    """
+    path = folder / SCORES
+    if not path.exists():
+        return None
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        schema = int(scores["schema"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"cannot read {path}", f"{type(error).__name__}: {error}", "Delete it and run again."
+        ) from error
+    if schema > SCHEMA:
+        raise UserError(
+            f"{path} is from a newer medbench",
+            f"Its schema is {schema}; this version reads up to {SCHEMA}.",
+            "Upgrade medbench.",
+        )
+    return scores
+
+
+def find_runs(root: Path | str = "results/runs") -> list[RunRecord]:
+    """Return every run folder under `root`, sorted by path; broken ones say why."""
+    return [_record(path.parent) for path in sorted(Path(root).glob(f"*/*/*/*/{RUN}"))]
+
+
+def _record(folder: Path) -> RunRecord:
+    try:
+        run = read_run(folder)
+        scores = read_scores(folder)
+        total, shown, partial = run["samples"], run["display"], run["partial"]
+        state = "unfinished"
+        if scores is not None:
+            state = "partial" if partial else "complete"
+        return RunRecord(
+            folder=folder,
+            **shown,
+            key=run["key"],
+            seed=run["identity"]["seed"],
+            preset=run["identity"]["preset"],
+            state=state,
+            limit=run["identity"]["limit"],
+            missing_images=run["missing_images"],
+            done=total if scores is not None else len(read_rows(folder)),
+            total=total,
+            scores=scores["scores"] if scores else {},
+            health=scores["health"] if scores else {},
+            identity=run["identity"],
+        )
+    except (UserError, KeyError, TypeError) as error:
+        why = error.what if isinstance(error, UserError) else f"run.json lacks {error}"
+        return RunRecord(folder=folder, why=why)
+
+
+def _complete_rows(path: Path) -> tuple[list[Row], int]:
+    """Return the rows of whole lines, and the number of bytes that they take."""
+    if not path.exists():
+        return [], 0
+    rows: list[Row] = []
+    length = 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            if not line.endswith(b"\n"):
+                raise ValueError("the line is cut off")
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise UserError(
+                f"line {number} of {path} is broken",
+                str(error),
+                "Delete that line; the sample is answered again.",
+            ) from error
+        length += len(line)
+    return rows, length
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n"

@@ -1,0 +1,1 @@
+"""The one training loop: LoRA, A3MoE, auxiliary losses, supervision, adapters."""

@@ -1,0 +1,198 @@
+"""A3MoE: a prompt-level mixture on the query, a token-level sparse mixture on the key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from medbench.model.rows import RowMasks
+from medbench.tuning.experts import Experts, Router, pooled, router, top_weights
+
+
+@dataclass(frozen=True)
+class A3MoEConfig:
+    """Sizes and variants of an A3MoE; the options are those of the `a3tune` method."""
+
+    q_experts: int = 4
+    k_experts: int = 8
+    k_top: int = 2
+    rank: int = 16
+    alpha: float = 8.0
+    dropout: float = 0.05
+    router: Router = "linear"
+    q_pool: Literal["question", "official_span"] = "question"
+    q_apply: Literal["all", "text"] = "all"
+    k_combine: Literal["weighted", "weighted_renorm", "last_write"] = "weighted"
+    k_text: Literal["none", "shared"] = "none"
+    test_dropout: bool = False
+
+
+class QueryMoE(nn.Module):
+    """Q-MoE: one gate per prompt and layer mixes all experts (Eq. 4 and 5)."""
+
+    def __init__(self, layer: nn.Linear, config: A3MoEConfig) -> None:
+        super().__init__()
+        self.experts = Experts(
+            layer.in_features,
+            layer.out_features,
+            count=config.q_experts,
+            rank=config.rank,
+            alpha=config.alpha,
+            dropout=config.dropout,
+            test_dropout=config.test_dropout,
+        )
+        self.router = router(layer.in_features, config.q_experts, config.router)
+        self.apply_to = config.q_apply
+
+    def route(self, x: Tensor, pool: Tensor) -> Tensor:
+        """Return the gates of each row, [rows, E], from its pooled prompt (Eq. 4)."""
+        return self.router(pooled(x, pool)).softmax(-1)
+
+    def forward(self, x: Tensor, gates: Tensor, visual: Tensor | None) -> Tensor:
+        """Return the update of the projection, [rows, T, out] (Eq. 5)."""
+        update = self.experts(x, gates[:, None])
+        if self.apply_to == "text" and visual is not None:
+            update = update.masked_fill(visual[..., None], 0)
+        return update
+
+
+class KeyMoE(nn.Module):
+    """K-MoE: each visual token picks its top B experts (Eq. 6 and 7)."""
+
+    def __init__(self, layer: nn.Linear, config: A3MoEConfig) -> None:
+        super().__init__()
+        sizes: dict[str, Any] = {
+            "rank": config.rank,
+            "alpha": config.alpha,
+            "dropout": config.dropout,
+            "test_dropout": config.test_dropout,
+        }
+        inputs, outputs = layer.in_features, layer.out_features
+        self.experts = Experts(inputs, outputs, count=config.k_experts, **sizes)
+        self.router = router(inputs, config.k_experts, config.router)
+        self.text = Experts(inputs, outputs, count=1, **sizes) if config.k_text == "shared" else None
+        self.top = config.k_top
+        self.combine = config.k_combine
+
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return gates (Eq. 6), weights of the kept experts, and the choice; each [..., E]."""
+        gates = self.router(x).softmax(-1)
+        weights, chosen = top_weights(gates, self.top, self.combine)
+        return gates, weights, chosen
+
+    def forward(self, x: Tensor, weights: Tensor, visual: Tensor) -> Tensor:
+        """Return the update of the projection: Eq. 7 on visual tokens, none or LoRA on text."""
+        update = self.experts(x, weights * visual[..., None])
+        return update if self.text is None else update + self.text_update(x, ~visual)
+
+    def text_update(self, x: Tensor, text: Tensor) -> Tensor:
+        """Return plain LoRA on text tokens; zeros where there is none."""
+        if self.text is None:
+            return x.new_zeros(())
+        return self.text(x, text.to(x.dtype)[..., None])
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What one forward pass's K routers did: gates and choice, each [samples, T, E]."""
+
+    gates: Tensor
+    chosen: Tensor
+
+
+class A3MoE(nn.Module):
+    """The mixtures of all layers, attached to q_proj and k_proj by forward hooks.
+
+    A whole sequence is routed when it comes; decode steps reuse its Q gates and, as in the
+    published code, leave the key to the frozen projection. Routers and experts are float32.
+
+    Args:
+        layers: the decoder layers of the language model, each with `self_attn.q_proj` and
+            `.k_proj`.
+        config: sizes and variants; zero experts leave that projection out.
+    """
+
+    def __init__(self, layers: nn.ModuleList, config: A3MoEConfig) -> None:
+        super().__init__()
+        projections = [layer.self_attn for layer in layers]
+        self.query = nn.ModuleList(
+            QueryMoE(p.q_proj, config) for p in projections if config.q_experts
+        )
+        self.key = nn.ModuleList(KeyMoE(p.k_proj, config) for p in projections if config.k_experts)
+        self.q_pool = config.q_pool
+        self._masks: RowMasks | None = None
+        self._gates: dict[int, Tensor] = {}
+        self.routing: dict[int, Routing] = {}
+
+    def attach(self, layers: nn.ModuleList) -> Callable[[], None]:
+        """Hook the mixtures onto the layers; return the function that takes them off again."""
+        handles = []
+        for index, layer in enumerate(layers):
+            if len(self.query):
+                hook = self._query_hook(index)
+                handles.append(layer.self_attn.q_proj.register_forward_hook(hook))
+            if len(self.key):
+                hook = self._key_hook(index)
+                handles.append(layer.self_attn.k_proj.register_forward_hook(hook))
+
+        def detach() -> None:
+            for handle in handles:
+                handle.remove()
+
+        return detach
+
+    def begin(self, masks: RowMasks) -> None:
+        """Take the masks of a new batch of rows."""
+        self._masks = masks
+        self._gates.clear()
+        self.routing.clear()
+
+    def keep(self, rows: Tensor) -> None:
+        """Follow the rows of the batch through finished samples and beams."""
+        self._gates = {layer: gates[rows] for layer, gates in self._gates.items()}
+
+    def _query_hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
+        def add(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            x, masks = inputs[0].float(), self._whole(inputs[0])
+            if masks is not None:
+                self._gates[index] = self.query[index].route(x, self._pool(masks))
+            visual = None if masks is None else masks.visual
+            update = self.query[index](x, self._gates[index], visual)
+            return output + update.to(output.dtype)
+
+        return add
+
+    def _key_hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
+        def add(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            key, masks = self.key[index], self._whole(inputs[0])
+            x = inputs[0].float()
+            if masks is None:
+                everywhere = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+                return output + key.text_update(x, everywhere).to(output.dtype)
+            gates, weights, chosen = key.route(x)
+            self.routing[index] = Routing(gates, chosen)
+            return output + key(x, weights, masks.visual).to(output.dtype)
+
+        return add
+
+    def _whole(self, x: Tensor) -> RowMasks | None:
+        """Return the masks if x is the batch's whole sequence, None if it is a decode step."""
+        masks = self._masks
+        if masks is None:
+            raise RuntimeError("begin() comes before the first forward pass")
+        return masks if x.shape[1] == masks.visual.shape[1] else None
+
+    def _pool(self, masks: RowMasks) -> Tensor:
+        """Return the tokens that the Q router averages, bool [rows, T]."""
+        if self.q_pool == "question":
+            return masks.question
+        # The released code at inference: after the image, its first token skipped, up to the
+        # prompt's last token but one. Rows without an image pool their whole prompt.
+        seen = masks.visual.long().cumsum(1)
+        after = (seen == seen[:, -1:]) & ~masks.visual & masks.prompt
+        place = after.long().cumsum(1)
+        return after & (place > 1) & (place < place[:, -1:])

@@ -1,0 +1,134 @@
+"""Adapters: LoRA and what a tuner adds to it, attached to a backbone, saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from medbench.errors import UserError
+from medbench.method import Tuner
+from medbench.model.llava import Backbone
+from medbench.model.rows import RowMasks
+from medbench.tuning import lora
+
+EXTENSION_FILE = "a3moe.safetensors"
+
+
+class Extension(Protocol):
+    """Trainable parts beyond LoRA: a module that hooks onto decoder layers and follows rows."""
+
+    def attach(self, layers: nn.ModuleList) -> Callable[[], None]:
+        """Hook onto the layers; return what takes the hooks off."""
+        ...
+
+    def begin(self, masks: RowMasks) -> None:
+        """Take the masks of a new batch of rows."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Follow the rows of the batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What tuning produced, attached to a backbone.
+
+    Attributes:
+        backbone: the backbone with the adapter in its language model.
+        model: the language model under peft; extension: what the tuner added, or None.
+    """
+
+    backbone: Backbone
+    model: PeftModel
+    extension: nn.Module | None
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that tuning changes, by name."""
+        found = {
+            f"lora.{name}": weight
+            for name, weight in self.model.named_parameters()
+            if weight.requires_grad
+        }
+        if self.extension is not None:
+            found |= {f"extension.{k}": v for k, v in self.extension.named_parameters()}
+        return found
+
+    def train(self, mode: bool) -> None:
+        """Switch dropout on or off."""
+        self.model.train(mode)
+        if self.extension is not None:
+            self.extension.train(mode)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter's weights into a folder."""
+        lora.save(self.model, folder)
+        if self.extension is not None:
+            state = {k: v.detach().contiguous().cpu() for k, v in self.extension.state_dict().items()}
+            save_file(state, folder / EXTENSION_FILE)
+
+
+@contextmanager
+def attached(
+    backbone: Backbone, tuner: Tuner, *, seed: int = 0, folder: Path | None = None
+) -> Iterator[Adapter]:
+    """Attach a tuner's adapter for the duration of a block; then the backbone is as before.
+
+    Args:
+        folder: a saved adapter to load; None starts a fresh one from the seed.
+
+    Raises:
+        UserError: the folder's weights do not fit.
+    """
+    plain = backbone.language_model
+    layers = plain.model.layers
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        extension = tuner.extend(backbone)
+    if folder is not None and extension is not None:
+        _load_extension(extension, folder)
+    model = lora.add(plain, tuner, seed) if folder is None else _load_lora(plain, folder)
+    detach: Callable[[], None] = lambda: None  # noqa: E731  # nothing to take off
+    try:
+        states: tuple[Any, ...] = ()
+        if extension is not None:
+            extension.to(backbone.device)
+            detach = cast(Extension, extension).attach(layers)
+            states = (extension,)
+        adapted = replace(backbone, language_model=cast(Any, model), row_states=states)
+        adapter = Adapter(adapted, model, extension)
+        adapter.train(False)
+        yield adapter
+    finally:
+        detach()
+        lora.remove(model)
+
+
+def _load_lora(plain: Any, folder: Path) -> PeftModel:
+    try:
+        return lora.load(plain, folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"cannot load the adapter in {folder}",
+            str(error).splitlines()[0],
+            "Delete the folder to train it again.",
+        ) from error
+
+
+def _load_extension(extension: nn.Module, folder: Path) -> None:
+    try:
+        extension.load_state_dict(load_file(folder / EXTENSION_FILE), strict=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"cannot load {folder / EXTENSION_FILE}",
+            str(error).splitlines()[0],
+            "Delete the folder to train it again.",
+        ) from error

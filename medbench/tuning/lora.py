@@ -1,0 +1,51 @@
+"""LoRA through peft: put on a language model, saved, loaded, and taken off again."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from medbench.method import Tuner
+
+
+def add(language_model: PreTrainedModel, tuner: Tuner, seed: int) -> PeftModel:
+    """Put fresh LoRA layers on the language model, initialised from the seed."""
+    config = LoraConfig(
+        r=tuner.rank,
+        lora_alpha=tuner.alpha,  # type: ignore[arg-type]  # a float scales as well
+        lora_dropout=tuner.dropout,
+        target_modules=list(tuner.lora_targets()),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(language_model, config)  # type: ignore[return-value]
+
+
+def load(language_model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Put the LoRA layers saved in a folder on the language model."""
+    return PeftModel.from_pretrained(language_model, folder)
+
+
+def save(model: PeftModel, folder: Path) -> None:
+    """Write `adapter_model.safetensors` and `adapter_config.json`."""
+    with warnings.catch_warnings():
+        # peft asks the hub whether the vocabulary grew; it did not, and there may be no hub.
+        warnings.filterwarnings("ignore", message="Could not find a config file")
+        model.save_pretrained(folder, save_embedding_layers=False)
+    # peft writes a model card that names local paths.
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def remove(model: PeftModel) -> PreTrainedModel:
+    """Take the LoRA layers off; the language model has its own modules again."""
+    plain = model.unload()
+    # peft leaves its configuration on the model it wrapped.
+    if hasattr(plain, "peft_config"):
+        del plain.peft_config
+    return plain

@@ -1,0 +1,171 @@
+"""A3Tune: LoRA, a mixture of experts on query and key, and attention pulled towards regions."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from medbench.method import Tuner
+from medbench.model.llava import Backbone
+from medbench.tuning import alignment
+from medbench.tuning.a3moe import A3MoE, A3MoEConfig
+from medbench.tuning.batch import TrainBatch
+from medbench.tuning.experts import balance_loss
+from medbench.tuning.step import TrainView
+from medbench.tuning.supervision import provider, segments_on_grid
+
+
+@dataclass(frozen=True)
+class A3Tune(Tuner):
+    """A3Tune: LoRA and A3MoE, with the most visual heads pulled towards prompt-aware regions.
+
+    loss = language + align_weight * sum_s (1 - attention in s / attention on the image)^2, over
+    the mean map of the R heads with the highest visual attention ratio (Eq. 8 to 12). Q-MoE and
+    K-MoE (Eq. 4 to 7) take LoRA's place on q_proj and k_proj.
+
+    Args:
+        align_weight: lambda of Eq. 12; 0 turns the loss off.
+        R: heads aligned, over all layers; a smaller model uses all it has.
+        labels: regions to align with; "wrong" moves the true ones away, as a control.
+        q_experts, k_experts, k_top: O^q, O^k and B; 0 experts give that projection plain LoRA.
+        expert_rank, expert_alpha: of each expert.
+        moe_router: "mlp" takes Eq. 4 and 6 at their word, "linear" is what was published.
+        qmoe_pool, qmoe_apply: tokens the Q router averages, and tokens the Q experts change.
+        kmoe_combine: Eq. 7, the same renormalised, or the published loop's last write.
+        kmoe_text_lora: "shared" gives text keys a LoRA of their own.
+        balance_weight, balance_grouping: load balance of the K router; not in the paper.
+        head_selection: heads chosen for each sample, or from the batch's mean ratio.
+        align_queries: rows of the map; align_reduce: pool them before or after the square.
+        align_loss: "kl" is a variant of some published scripts.
+        segment_reduce: sum (Eq. 10) or mean over segments.
+        mask_geometry: "squash" lays masks on a squashed image, as the published code does.
+        mask_resize, drop_empty: how masks reach the patch grid.
+        moe_test_dropout: keep expert dropout while answering, as the published evaluator does.
+    """
+
+    name = "a3tune"
+    paper = "Chang et al. 2025, A3Tune (ACL); published code github.com/Aofei-Chang/A3Tune"
+    needs = ("training", "attention", "image_span")
+    variants = {
+        "official": {
+            "R": 32,
+            "kmoe_combine": "last_write",
+            "qmoe_pool": "official_span",
+            "balance_weight": 0.01,
+            "balance_grouping": "official_mod4",
+            "align_reduce": "mean_of_squares",
+            "mask_geometry": "squash",
+            "drop_empty": False,
+            "moe_test_dropout": True,
+        }
+    }
+    deviates = (
+        "one dropout draw is shared by the experts of a projection; the published code draws one "
+        "for each. variant=official is the LLaVA-Med 1.0 code, where R is always 32"
+    )
+
+    align_weight: float | None = None
+    R: int = 128
+    labels: Literal["roi", "wrong"] = "roi"
+    q_experts: int = 4
+    k_experts: int = 8
+    k_top: int = 2
+    expert_rank: int = 16
+    expert_alpha: float = 8.0
+    moe_router: Literal["linear", "mlp"] = "linear"
+    qmoe_pool: Literal["question", "official_span"] = "question"
+    qmoe_apply: Literal["all", "text"] = "all"
+    kmoe_combine: Literal["weighted", "weighted_renorm", "last_write"] = "weighted"
+    kmoe_text_lora: Literal["none", "shared"] = "none"
+    balance_weight: float = 0.0
+    balance_grouping: Literal["experts", "official_mod4"] = "experts"
+    head_selection: Literal["per_sample", "per_batch"] = "per_sample"
+    align_queries: Literal["all_after_image", "answer", "question", "last"] = "all_after_image"
+    align_reduce: Literal["pool_then_square", "mean_of_squares"] = "pool_then_square"
+    align_loss: Literal["energy", "kl"] = "energy"
+    segment_reduce: Literal["sum", "mean"] = "sum"
+    mask_geometry: Literal["model", "squash"] = "model"
+    mask_resize: Literal["nearest", "area"] = "nearest"
+    drop_empty: bool = True
+    moe_test_dropout: bool = False
+
+    def lora_targets(self) -> tuple[str, ...]:
+        """Leave q_proj and k_proj to the mixtures."""
+        taken = {"q_proj"} if self.q_experts else set[str]()
+        taken |= {"k_proj"} if self.k_experts else set[str]()
+        return tuple(name for name in super().lora_targets() if name not in taken)
+
+    def extend(self, backbone: Backbone) -> nn.Module | None:
+        """Build the A3MoE of every decoder layer."""
+        if not self.q_experts and not self.k_experts:
+            return None
+        config = A3MoEConfig(
+            q_experts=self.q_experts,
+            k_experts=self.k_experts,
+            k_top=self.k_top,
+            rank=self.expert_rank,
+            alpha=self.expert_alpha,
+            dropout=self.dropout,
+            router=self.moe_router,
+            q_pool=self.qmoe_pool,
+            q_apply=self.qmoe_apply,
+            k_combine=self.kmoe_combine,
+            k_text=self.kmoe_text_lora,
+            test_dropout=self.moe_test_dropout,
+        )
+        return A3MoE(backbone.language_model.model.layers, config)
+
+    def segments(self, backbone: Backbone):
+        """Carry the labels to the patch grid."""
+        masks = provider(self.labels)
+        return lambda sample: segments_on_grid(
+            masks(sample),
+            backbone.geometry,
+            fit=self.mask_geometry,
+            resize=self.mask_resize,
+            drop_empty=self.drop_empty,
+        )
+
+    def queries(self, batch: TrainBatch) -> Tensor | None:
+        """Read the rows that `align_queries` names; none when the loss is off."""
+        if not self.align_weight or not self.R:
+            return None
+        return {
+            "all_after_image": batch.after_image,
+            "answer": batch.generating,
+            "question": batch.masks.question,
+            "last": batch.last_prompt,
+        }[self.align_queries]
+
+    def auxiliary(self, view: TrainView) -> dict[str, Tensor]:
+        """Return the alignment loss (Eq. 8 to 10) and, where asked for, the balance loss."""
+        losses = {}
+        if view.attention is not None:
+            losses["alignment"] = (self.align_weight or 0.0) * self.alignment(view)
+        if self.balance_weight and isinstance(view.extension, A3MoE):
+            losses["balance"] = self.balance_weight * self.balance(view, view.extension)
+        return losses
+
+    def alignment(self, view: TrainView) -> Tensor:
+        """Return L_align of each sample, [samples]."""
+        assert view.attention is not None and view.valid is not None
+        ratio = alignment.visual_ratio(view.attention, view.valid)
+        if self.head_selection == "per_batch":
+            ratio = ratio.mean(0, keepdim=True).expand_as(ratio)
+        visual_map = alignment.selected_map(view.attention, alignment.top_heads(ratio, self.R))
+        inputs = (visual_map, view.valid, view.batch.segments, view.batch.present)
+        if self.align_loss == "kl":
+            return alignment.kl(*inputs, over_segments=self.segment_reduce)
+        return alignment.energy(
+            *inputs, reduce=self.align_reduce, over_segments=self.segment_reduce
+        )
+
+    def balance(self, view: TrainView, moe: A3MoE) -> Tensor:
+        """Return the balance term of each sample over its visual tokens, [samples]."""
+        visual = view.batch.masks.visual
+        rows = [moe.routing[layer] for layer in sorted(moe.routing)]
+        shape = (len(visual), -1, rows[0].gates.shape[-1])
+        gates = torch.stack([row.gates[visual].view(shape) for row in rows])
+        chosen = torch.stack([row.chosen[visual].view(shape) for row in rows])
+        return balance_loss(gates, chosen, grouping=self.balance_grouping)
