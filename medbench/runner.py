@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from medbench import provenance, store
 from medbench.atomic import explaining_full_disks, write_json
@@ -144,21 +145,20 @@ def _adapted(cell: Cell, backbone: Backbone, report: Report) -> Iterator[Backbon
 def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) -> None:
     tuner, samples = cell.tuner, planned.train
     assert tuner is not None and tuner.epochs is not None
-    encoder, segments = ImageEncoder(backbone), tuner.segments(backbone)
-    kept: dict[int, Example] = {}
+    encoder, label = ImageEncoder(backbone), tuner.segments(backbone)
     grid = backbone.geometry.grid
-    nothing = torch.zeros(0, grid[0] * grid[1])
+    segments: dict[int, Tensor] = {}
 
     def example(index: int) -> Example:
         sample = samples[index]
-        if index not in kept:
-            # The prompt without features: an epoch asks for each sample again.
-            features = encoder(sample).features
-            prompt = backbone.prompt(cell.task.ask(sample), features)
-            answer = backbone.template.encode_answer(backbone.tokenizer, sample.answer)
-            labels = segments(sample) if segments else nothing
-            kept[index] = Example(sample.id, prompt, answer, labels)
-        return kept[index]
+        if index not in segments:
+            segments[index] = label(sample) if label else torch.zeros(0, grid[0] * grid[1])
+        return Example(
+            sample.id,
+            backbone.prompt(cell.task.ask(sample), encoder(sample).features),
+            backbone.template.encode_answer(backbone.tokenizer, sample.answer),
+            segments[index],
+        )
 
     def tell(progress: Progress) -> None:
         report.progress(progress.step, progress.steps, f"loss {progress.loss:.3f}")
@@ -177,7 +177,7 @@ def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) 
         )
         adapter.save(planned.folder)
         size = sum(weight.nelement() for weight in adapter.trainable().values())
-    labelled = sum(bool(len(one.segments)) for one in kept.values())
+    labelled = sum(bool(len(one)) for one in segments.values())
     write_json(
         planned.folder / "adapter.json",
         {
@@ -185,7 +185,7 @@ def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) 
             "key": planned.key,
             "identity": planned.identity,
             "samples": len(samples),
-            "samples_with_segments": labelled if segments else None,
+            "samples_with_segments": labelled if label else None,
             "parameters": size,
             "versions": provenance.versions(),
         },
@@ -226,7 +226,10 @@ def _answer(
         backbone.prompt(cell.task.ask(sample), image.features)
         for sample, image in zip(batch, images, strict=True)
     ]
-    wants_attention = any("attention" in metric.needs for metric in cell.metrics)
+    # On another sample's image this sample's region means nothing.
+    wants_attention = cell.decoder.image == "own" and any(
+        "attention" in metric.needs for metric in cell.metrics
+    )
     needs_roi = wants_attention or "roi" in cell.decoder.needs
     rois = tuple(sample.roi() if needs_roi and sample.roi else None for sample in batch)
     context = DecodeContext(

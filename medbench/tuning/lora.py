@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,21 +24,20 @@ def add(language_model: PreTrainedModel, tuner: Tuner, seed: int) -> PeftModel:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         return get_peft_model(language_model, config)  # type: ignore[return-value]
 
 
 def load(language_model: PreTrainedModel, folder: Path) -> PeftModel:
     """Put the LoRA layers saved in a folder on the language model."""
-    return PeftModel.from_pretrained(language_model, folder)
+    with _quiet():
+        return PeftModel.from_pretrained(language_model, folder)
 
 
 def save(model: PeftModel, folder: Path) -> None:
     """Write `adapter_model.safetensors` and `adapter_config.json`."""
-    with warnings.catch_warnings():
-        # peft asks the hub whether the vocabulary grew; it did not, and there may be no hub.
-        warnings.filterwarnings("ignore", message="Could not find a config file")
+    with _quiet():
         model.save_pretrained(folder, save_embedding_layers=False)
     # peft writes a model card that names local paths.
     (folder / "README.md").unlink(missing_ok=True)
@@ -49,3 +50,13 @@ def remove(model: PeftModel) -> PreTrainedModel:
     if hasattr(plain, "peft_config"):
         del plain.peft_config
     return plain
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out warnings of peft and transformers about each other that a user cannot act on."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated")
+        # peft asks the hub whether the vocabulary grew; it did not, and there may be no hub.
+        warnings.filterwarnings("ignore", message="Could not find a config file")
+        yield

@@ -1,0 +1,216 @@
+"""`medbench run`: plan the cells, then load, tune, decode and score what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medbench import spec
+from medbench.errors import UserError
+
+if TYPE_CHECKING:
+    from medbench.cell import Cell, Request
+    from medbench.runner import Report
+
+
+@click.command()
+@click.option("--method", required=True, help="Methods: specs or chains, split at commas.")
+@click.option("--task", required=True, help="Tasks: specs, split at commas.")
+@click.option("--backbone", default="phantom", show_default=True, help="Backbones, likewise.")
+@click.option("--data", default="", help="Folder with the task's official files.")
+@click.option("--seed", "--seeds", "seeds", default="0", show_default=True, help="0,1,2 or 0-4.")
+@click.option("--limit", type=int, help="Only the first N samples of a fixed order.")
+@click.option("--batch-size", type=int, help="Samples decoded together [16 in float32, else 1].")
+@click.option("--dtype", default="auto", show_default=True, help="float32, bfloat16 or float16.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option(
+    "--preset",
+    default="matched",
+    show_default=True,
+    help="matched: one way to pick tokens for all; published: each method's own.",
+)
+@click.option("--allow-missing-images", is_flag=True, help="Leave out samples without an image.")
+@click.option("--out", default="results/runs", show_default=True, help="Where run folders go.")
+@click.option("--plan", "plan_only", is_flag=True, help="Say what would be done; load no model.")
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+def run(
+    method: str,
+    task: str,
+    backbone: str,
+    seeds: str,
+    out: str,
+    plan_only: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run methods on tasks with backbones; what is already there is not done again.
+
+    \b
+    medbench run --method a3tune --task phantom
+    medbench run --method "lora,lora+vcd[alpha=0.5|1.0]" --task vqa_rad --data DIR --seeds 0-4
+    """
+    names = [spec.parse_list(backbone), spec.parse_list(task), spec.parse_list(method)]
+    numbers = _numbers(seeds)
+    # Every name is looked at before anything heavy: a typo in the last one must not cost minutes.
+    _check_names(*names)
+    from medbench.cell import Request
+
+    requests = [
+        Request(method=m, task=t, backbone=b, seed=seed, out=Path(out), **options)
+        for b, t, m, seed in product(*names, numbers)
+    ]
+    if plan_only:
+        _show_plan(requests)
+    else:
+        _run(requests, as_json)
+
+
+def _check_names(backbones: list[str], tasks: list[str], methods: list[str]) -> None:
+    from medbench import plugins
+
+    for kind, texts in (("backbone", backbones), ("task", tasks), ("method", methods)):
+        for text in texts:
+            for one in spec.parse_chain(text):
+                plugins.values(plugins.get(kind, one.name), one)
+
+
+def _numbers(text: str) -> list[int]:
+    """Read seeds such as "0", "1,2,5" or "0-4"."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise UserError(f"cannot read the seeds '{text}'", "", "Write 0, 1,2,5 or 0-4.")
+        found += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(found))
+
+
+def _run(requests: list[Request], as_json: bool) -> None:
+    from medbench.cell import plan
+    from medbench.runner import execute, load
+
+    loaded: dict[str, Any] = {}
+    for number, request in enumerate(requests, start=1):
+        cell = plan(request)
+        _head(cell, number, len(requests))
+        with _reporting() as report:
+            # Cells that share a backbone share its load; only the latest is kept.
+            name = f"{cell.identity['backbone']} {cell.device}"
+            if name not in loaded and not (cell.folder / "scores.json").exists():
+                loaded = {name: load(cell, report)}
+            done = execute(cell, backbone=loaded.get(name), report=report)
+        _tail(cell, done.scores, as_json)
+
+
+def _head(cell: Cell, number: int, of: int) -> None:
+    count = f"[{number}/{of}] " if of > 1 else ""
+    shown = cell.display
+    click.echo(
+        f"{count}{shown['method']} on {shown['task']} with {shown['backbone']}, "
+        f"seed {cell.request.seed}, {cell.request.preset}",
+        err=True,
+    )
+    if cell.missing:
+        whole = len(cell.every) + len(cell.missing)
+        click.echo(
+            f"  partial: {len(cell.missing)} of {whole} samples lack their image", err=True
+        )
+    if cell.request.limit and cell.identity["limit"]:
+        click.echo(f"  partial: the first {len(cell.samples)} of {len(cell.every)}", err=True)
+
+
+def _tail(cell: Cell, scores: dict[str, Any], as_json: bool) -> None:
+    import json
+
+    if as_json:
+        click.echo(json.dumps({"folder": str(cell.folder), **scores}, sort_keys=True))
+        return
+    for name, score in scores["scores"].items():
+        click.echo(f"  {name:<18} {_value(score)}")
+    click.echo(f"  {_health(scores['health'], scores['disagreements'])}")
+    click.echo(f"  {cell.folder}")
+
+
+def _value(score: dict[str, Any]) -> str:
+    if score["value"] is None:
+        return "–  (applies to no sample)"
+    text = f"{100 * score['value']:6.2f}"
+    if score["low"] is not None:
+        text += f"  [{100 * score['low']:.2f}, {100 * score['high']:.2f}]"
+    return f"{text}  n={score['n']}, {score['groups']} images"
+
+
+def _health(health: dict[str, Any], disagreements: dict[str, Any]) -> str:
+    parts = [f"{name} {value}" for name, value in health.items() if value is not None]
+    parts += [f"{name} rules differ on {count}" for name, count in disagreements.items()]
+    return ", ".join(str(part) for part in parts)
+
+
+def _show_plan(requests: list[Request]) -> None:
+    from medbench import store
+    from medbench.cell import plan
+
+    for request in requests:
+        cell = plan(request)
+        _head(cell, 1, 1)
+        complete = store.read_scores(cell.folder) is not None
+        done = len(cell.samples) if complete else len(store.read_rows(cell.folder))
+        state = "complete" if complete else f"{len(cell.samples) - done} samples to answer"
+        click.echo(f"  {cell.folder}: {done} of {len(cell.samples)} answered, {state}")
+        if cell.adapter is not None:
+            ready = "trained" if cell.adapter.ready else f"to train on {len(cell.adapter.train)}"
+            click.echo(f"  {cell.adapter.folder}: {ready}")
+
+
+@contextmanager
+def _reporting() -> Iterator[Report]:
+    """Yield a report that shows progress on a terminal and only stages elsewhere."""
+    from medbench.runner import Report
+
+    stages = {
+        "load": "loading",
+        "train": "training",
+        "decode": "answering",
+        "score": "scoring",
+    }
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Report()
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("  {task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[remark]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks: list[Any] = []
+
+        def stage(name: str, remark: str) -> None:
+            for old in tasks:
+                bar.remove_task(old)
+            tasks[:] = [bar.add_task(stages[name], total=None, remark=remark, rate="")]
+
+        def progress(done: int, total: int, remark: str) -> None:
+            speed = bar.tasks[-1].speed if bar.tasks else None
+            rate = f"{speed:.1f}/s" if speed else ""
+            bar.update(tasks[0], completed=done, total=total, remark=remark, rate=rate)
+
+        yield Report(stage, progress)
