@@ -8,7 +8,7 @@ A mistake in names, values, data files or needs ends here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from medbench import plugins, provenance, spec
 from medbench.backbone import Checkpoint
 from medbench.errors import UserError
-from medbench.files import missing_images
+from medbench.files import with_images
 from medbench.method import Decoder, Method, Tuner
 from medbench.metric import Metric
 from medbench.plugins import Plugin
@@ -133,8 +133,7 @@ def plan(request: Request) -> Cell:
     metrics = tuple(load_metric(name) for name in task.metrics)
     for metric in metrics:
         check_golden(metric)
-    every = in_order(task.samples("test"))
-    missing = tuple(missing_images(task, "test")) if task.allow_missing_images else ()
+    every, missing = _samples(request, task, "test")
     samples = every[: request.limit] if request.limit else every
     checkpoint: Checkpoint = plugins.create("backbone", backbone_spec)[1]
     methods = [
@@ -205,7 +204,7 @@ def plan(request: Request) -> Cell:
     )
 
 
-def in_order(samples: Sequence[Sample] | Any) -> tuple[Sample, ...]:
+def in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
     """Return samples in the fixed order of runs: by a hash of their ids.
 
     The first N in this order are a fair draw, and stay the same draw when N grows.
@@ -268,7 +267,15 @@ def _create_task(request: Request, task_spec: spec.Spec) -> Task:
     task: Task = plugins.create("task", task_spec)[1]
     if request.data and not task.data:
         task = replace(task, data=request.data)
-    return replace(task, allow_missing_images=True) if request.allow_missing_images else task
+    return task
+
+
+def _samples(request: Request, task: Task, split: str) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+    """Return a split's samples in the order of runs, and the ids left out for want of an image."""
+    found, missing = with_images(
+        task, split, task.samples(split), allow_missing=request.allow_missing_images
+    )
+    return in_order(found), tuple(missing)
 
 
 def _greedy() -> Decoder:
@@ -314,7 +321,7 @@ def _plan_adapter(
             f"{task.name} sets no epochs.",
             f'Write "{plugin.name}[epochs=N]".',
         )
-    train = in_order(task.samples("train"))
+    train, _ = _samples(request, task, "train")
     identity = {
         "engine": ENGINE,
         "tuner": _identity(plugin, tuner),

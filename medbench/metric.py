@@ -43,5 +43,8 @@ class Metric:
         return sum(items) / len(items)
 
     def notes(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Return counts worth printing beside the score, e.g. {"n_empty": 3}."""
+        """Return counts worth printing beside the score, e.g. {"n_empty": 3}.
+
+        Unlike the others this gets every row of the run, so that skipped ones can be counted.
+        """
         return {}

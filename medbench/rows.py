@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, Required, TypedDict
 
 
 class PatchMap(TypedDict):
@@ -36,14 +36,14 @@ class Row(TypedDict, total=False):
         scores: metric name -> value of this item, None where the metric does not apply.
     """
 
-    id: str
-    group: str
-    kind: str
+    id: Required[str]
+    group: Required[str]
+    kind: Required[str]
     question: str
-    gold: str
+    gold: Required[str]
     meta: dict[str, Any]
     prompt: str
-    output: str
+    output: Required[str]
     tokens: list[int]
     stop: str
     seconds: float

@@ -64,7 +64,6 @@ class Task:
     Args:
         data: folder with the downloaded files ("" where none are needed).
         max_new_tokens: longest answer.
-        allow_missing_images: leave out samples whose image is not there instead of stopping.
     """
 
     name: ClassVar[str]
@@ -78,14 +77,16 @@ class Task:
     tuning: ClassVar[Mapping[str, Any]] = {}
     prompt: ClassVar[str] = "{question}"
     restricted: ClassVar[bool] = False
-    unkeyed: ClassVar[tuple[str, ...]] = ("data", "allow_missing_images")
+    unkeyed: ClassVar[tuple[str, ...]] = ("data",)
 
     data: str = ""
     max_new_tokens: int = 1024
-    allow_missing_images: bool = False
 
     def samples(self, split: str) -> Iterator[Sample]:
         """Yield the samples of `split` ("train", "validation" or "test") in the files' order.
+
+        Every sample comes, whether or not its image is there: opening is late, and what to do
+        about missing images is the run's business.
 
         Raises:
             UserError: the folder or a file is missing or broken, or counts differ from the
