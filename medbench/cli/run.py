@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,16 @@ from medbench.errors import UserError
 
 if TYPE_CHECKING:
     from medbench.cell import Cell, Request
+    from medbench.model.llava import Backbone
     from medbench.runner import Report
+
+_STAGES = {
+    "load": "loading",
+    "wait": "waiting",
+    "train": "training",
+    "decode": "answering",
+    "score": "scoring",
+}
 
 
 @click.command()
@@ -60,8 +70,9 @@ def run(
     _check_names(*names)
     from medbench.cell import Request
 
+    root = Path(out).expanduser()
     requests = [
-        Request(method=m, task=t, backbone=b, seed=seed, out=Path(out), **options)
+        Request(method=m, task=t, backbone=b, seed=seed, out=root, **options)
         for b, t, m, seed in product(*names, numbers)
     ]
     if plan_only:
@@ -84,27 +95,45 @@ def _numbers(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UserError(f"cannot read the seeds '{text}'", "", "Write 0, 1,2,5 or 0-4.")
+        if dash and int(last) < int(first):
+            raise UserError(f"the seeds '{part.strip()}' run backwards", "", "Write 0-4.")
         found += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(found))
 
 
 def _run(requests: list[Request], as_json: bool) -> None:
     from medbench.cell import plan
-    from medbench.runner import execute, load
+    from medbench.runner import execute
 
-    loaded: dict[str, Any] = {}
+    # What cannot work in the last cell is said before the first one runs. Seeds change nothing
+    # about that; and plans are not kept, since each holds all samples of its splits.
+    for request in dict.fromkeys(replace(one, seed=0) for one in requests[1:]):
+        plan(request)
+    load = _load_once()
     for number, request in enumerate(requests, start=1):
         cell = plan(request)
         _head(cell, number, len(requests))
         with _reporting() as report:
-            # Cells that share a backbone share its load; only the latest is kept.
-            name = f"{cell.identity['backbone']} {cell.device}"
-            if name not in loaded and not (cell.folder / "scores.json").exists():
-                loaded = {name: load(cell, report)}
-            done = execute(cell, backbone=loaded.get(name), report=report)
+            done = execute(cell, load=load, report=report)
         _tail(cell, done.scores, as_json)
+
+
+def _load_once() -> Callable[[Cell, Report], Backbone]:
+    """Return a loader that keeps the latest backbone: cells that share it share its load."""
+    from medbench import runner
+
+    kept: dict[str, Backbone] = {}
+
+    def load(cell: Cell, report: Report) -> Backbone:
+        name = f"{cell.identity['backbone']} {cell.device}"
+        if name not in kept:
+            kept.clear()  # first, so that two never take memory at once
+            kept[name] = runner.load(cell, report)
+        return kept[name]
+
+    return load
 
 
 def _head(cell: Cell, number: int, of: int) -> None:
@@ -117,9 +146,7 @@ def _head(cell: Cell, number: int, of: int) -> None:
     )
     if cell.missing:
         whole = len(cell.every) + len(cell.missing)
-        click.echo(
-            f"  partial: {len(cell.missing)} of {whole} samples lack their image", err=True
-        )
+        click.echo(f"  partial: {len(cell.missing)} of {whole} samples lack their image", err=True)
     if cell.request.limit and cell.identity["limit"]:
         click.echo(f"  partial: the first {len(cell.samples)} of {len(cell.every)}", err=True)
 
@@ -157,6 +184,7 @@ def _show_plan(requests: list[Request]) -> None:
 
     for request in requests:
         cell = plan(request)
+        store.check(cell.folder, cell.key)
         _head(cell, 1, 1)
         complete = store.read_scores(cell.folder) is not None
         done = len(cell.samples) if complete else len(store.read_rows(cell.folder))
@@ -169,48 +197,40 @@ def _show_plan(requests: list[Request]) -> None:
 
 @contextmanager
 def _reporting() -> Iterator[Report]:
-    """Yield a report that shows progress on a terminal and only stages elsewhere."""
-    from medbench.runner import Report
-
-    stages = {
-        "load": "loading",
-        "train": "training",
-        "decode": "answering",
-        "score": "scoring",
-    }
+    """Yield a report that shows a line of progress on a terminal and nothing elsewhere."""
     from rich.console import Console
+
+    from medbench.runner import Report
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Report()
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress
 
     columns = (
-        TextColumn("  {task.description:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[remark]}"),
+        progress.TextColumn("  {task.description:<10}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[rate]}"),
+        progress.TimeRemainingColumn(),
+        # Specs have brackets, which are not markup.
+        progress.TextColumn("{task.fields[remark]}", markup=False),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        tasks: list[Any] = []
+    with progress.Progress(*columns, console=console, transient=True) as bar:
+        line = bar.add_task("", total=None, visible=False, remark="", rate="")
 
         def stage(name: str, remark: str) -> None:
-            for old in tasks:
-                bar.remove_task(old)
-            tasks[:] = [bar.add_task(stages[name], total=None, remark=remark, rate="")]
+            bar.reset(
+                line, total=None, visible=True, description=_STAGES[name], remark=remark, rate=""
+            )
 
-        def progress(done: int, total: int, remark: str) -> None:
-            speed = bar.tasks[-1].speed if bar.tasks else None
-            rate = f"{speed:.1f}/s" if speed else ""
-            bar.update(tasks[0], completed=done, total=total, remark=remark, rate=rate)
+        def step(done: int, total: int, remark: str) -> None:
+            task = bar.tasks[0]
+            if task.total is None:
+                # What was done before this process counts neither for the rate nor the time left.
+                bar.reset(line, total=total, completed=done, visible=True, **task.fields)
+            rate = f"{task.speed:.1f}/s" if task.speed else ""
+            bar.update(line, completed=done, rate=rate, remark=remark or task.fields["remark"])
 
-        yield Report(stage, progress)
+        yield Report(stage, step)

@@ -1,0 +1,113 @@
+"""What naming things costs: nothing heavy is imported, and an answer takes no time."""
+
+import ast
+import json
+import os
+import resource
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import medbench
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {"torch", "numpy", "transformers", "peft", "accelerate", "pandas", "PIL", "matplotlib"}
+SECONDS = 0.3
+TRIES = 5
+COMMANDS = {
+    "--help": 0,
+    "--version": 0,
+    "list": 0,
+    "list runs": 0,
+    "show vcd": 0,
+    "table": 2,
+    "lst": 2,
+    "show vdc": 2,
+    "list --jsn": 2,
+    "run --method vdc --task phantom": 2,
+}
+
+
+def python(*arguments, folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("MEDBENCH_PLUGINS", None)
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=folder, env=environment
+    )
+
+
+def modules(code, folder):
+    """Return what a piece of Python has imported in the end."""
+    report = "import json, sys; print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    done = python("-c", f"{code}\n{report}", folder=folder)
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_quick_verb_imports_nothing_heavy(command, tmp_path):
+    code = f"from medbench.cli import main; main({command.split()!r})"
+    assert HEAVY & modules(code, tmp_path) == set()
+
+
+def test_import_medbench_imports_nothing_heavy(tmp_path):
+    loaded = modules("import medbench", tmp_path)
+    assert HEAVY & loaded == set()
+    assert [name for name in loaded if name.startswith("medbench.")] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_quick_verb_is_quick(command, tmp_path):
+    python("-m", "medbench", *command.split(), folder=tmp_path)  # writes the byte code
+    seconds = []
+    while len(seconds) < TRIES:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = python("-m", "medbench", *command.split(), folder=tmp_path)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == COMMANDS[command]
+        # CPU time, which other processes disturb far less than the clock.
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if seconds[-1] < SECONDS:
+            return
+    pytest.fail(f"medbench {command}: {min(seconds):.2f} s of CPU")
+
+
+def test_every_public_name_leads_somewhere():
+    for name in medbench.__all__:
+        assert getattr(medbench, name) is not None
+    assert dir(medbench) == medbench.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = medbench.nothing
+
+
+def test_type_checkers_see_the_names_that_are_loaded_late():
+    tree = ast.parse(Path(medbench.__file__).read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If) and "TYPE" in ast.dump(node)]
+    seen = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == medbench._LAZY
+    assert {*seen, "__version__"} == set(medbench.__all__)
+
+
+def test_no_module_hides_a_public_function():
+    for name in medbench._LAZY:
+        if name.islower():
+            assert not (ROOT / "medbench" / f"{name}.py").exists()
+            assert not (ROOT / "medbench" / name).exists()
+
+
+def test_the_wheel_holds_every_package():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = set(settings["tool"]["setuptools"]["packages"])
+    there = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "medbench").rglob("*.py")
+        if "__pycache__" not in path.parts
+    }
+    assert listed == there | {"medbench.methods", "medbench.tasks"}
