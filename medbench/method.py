@@ -16,7 +16,7 @@ for readers and type checkers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -100,7 +100,8 @@ class Tuner(Method):
         rank, alpha, dropout: of LoRA; updates are scaled by alpha / rank.
         learning_rate, warmup_ratio, weight_decay, max_grad_norm: AdamW, cosine schedule.
         batch_size: samples per optimiser step (the effective batch).
-        micro_batch: samples per forward pass; changes memory, not the result.
+        micro_batch: samples per forward pass; changes memory, and no result but through the
+            draws of dropout.
         epochs: passes over the training split.
         adapter: folder of an adapter trained before, to use instead of training.
     """
@@ -134,6 +135,15 @@ class Tuner(Method):
     def queries(self, batch: TrainBatch) -> Tensor | None:
         """Return which rows' attention the losses read, bool [samples, T]; None for none."""
         return None
+
+    def calibrate(self, views: Iterable[TrainView]) -> dict[str, Any]:
+        """Read the untuned model on the first effective batch, once, before the first step.
+
+        What is decided here is kept in buffers of the extension, which are saved with it. Returns
+        what the first line of the training log shall say about it. Views that are not asked for
+        cost nothing.
+        """
+        return {}
 
     def auxiliary(self, view: TrainView) -> dict[str, Tensor]:
         """Return further losses by name, each a float32 [samples] already weighted."""

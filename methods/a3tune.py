@@ -1,13 +1,16 @@
 """A3Tune: LoRA, a mixture of experts on query and key, and attention pulled towards regions."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from medbench.errors import UserError
 from medbench.method import Tuner
 from medbench.model.llava import Backbone
+from medbench.task import Sample
 from medbench.tuning import alignment
 from medbench.tuning.a3moe import A3MoE, A3MoEConfig
 from medbench.tuning.batch import TrainBatch
@@ -35,7 +38,8 @@ class A3Tune(Tuner):
         kmoe_combine: Eq. 7, the same renormalised, or the published loop's last write.
         kmoe_text_lora: "shared" gives text keys a LoRA of their own.
         balance_weight, balance_grouping: load balance of the K router; not in the paper.
-        head_selection: heads chosen for each sample, or from the batch's mean ratio.
+        head_selection: "per_sample" chooses heads at every step from the model as it is then,
+            as published; "fixed" once, from the untuned model on the first batch.
         align_queries: rows of the map; align_reduce: pool them before or after the square.
         align_loss: "kl" is a variant of some published scripts.
         segment_reduce: sum (Eq. 10) or mean over segments.
@@ -58,11 +62,21 @@ class A3Tune(Tuner):
             "mask_geometry": "squash",
             "drop_empty": False,
             "moe_test_dropout": True,
-        }
+        },
+        "official15": {
+            "kmoe_combine": "last_write",
+            "qmoe_pool": "official_span",
+            "align_reduce": "mean_of_squares",
+            "mask_geometry": "squash",
+            "drop_empty": False,
+            "moe_test_dropout": True,
+        },
     }
     deviates = (
         "one dropout draw is shared by the experts of a projection; the published code draws one "
-        "for each. variant=official is the LLaVA-Med 1.0 code, where R is always 32"
+        "for each. variant=official is the LLaVA-Med 1.0 code, where R is always 32; official15 "
+        "is the 1.5 code, with R as asked and no balance loss. Spans end where the prompt does; "
+        "the published ones run a few tokens into the answer"
     )
 
     align_weight: float | None = None
@@ -80,7 +94,7 @@ class A3Tune(Tuner):
     kmoe_text_lora: Literal["none", "shared"] = "none"
     balance_weight: float = 0.0
     balance_grouping: Literal["experts", "official_mod4"] = "experts"
-    head_selection: Literal["per_sample", "per_batch"] = "per_sample"
+    head_selection: Literal["per_sample", "fixed"] = "per_sample"
     align_queries: Literal["all_after_image", "answer", "question", "last"] = "all_after_image"
     align_reduce: Literal["pool_then_square", "mean_of_squares"] = "pool_then_square"
     align_loss: Literal["energy", "kl"] = "energy"
@@ -90,6 +104,14 @@ class A3Tune(Tuner):
     drop_empty: bool = True
     moe_test_dropout: bool = False
 
+    @property
+    def _aligns(self) -> bool:
+        return bool(self.align_weight and self.R)
+
+    @property
+    def _keeps_heads(self) -> bool:
+        return self._aligns and self.head_selection == "fixed"
+
     def lora_targets(self) -> tuple[str, ...]:
         """Leave q_proj and k_proj to the mixtures."""
         taken = {"q_proj"} if self.q_experts else set[str]()
@@ -98,7 +120,13 @@ class A3Tune(Tuner):
 
     def extend(self, backbone: Backbone) -> nn.Module | None:
         """Build the A3MoE of every decoder layer."""
-        if not self.q_experts and not self.k_experts:
+        if self.align_weight is None:
+            raise UserError(
+                "a3tune does not know how strongly to align",
+                "The task sets no align_weight.",
+                'Write "a3tune[align_weight=0.1]", or 0 to leave alignment out.',
+            )
+        if not self.q_experts and not self.k_experts and not self._keeps_heads:
             return None
         config = A3MoEConfig(
             q_experts=self.q_experts,
@@ -113,23 +141,34 @@ class A3Tune(Tuner):
             k_combine=self.kmoe_combine,
             k_text=self.kmoe_text_lora,
             test_dropout=self.moe_test_dropout,
+            keeps_heads=self._keeps_heads,
         )
-        return A3MoE(backbone.language_model.model.layers, config)
+        return A3MoE(backbone.language_model, config)
 
-    def segments(self, backbone: Backbone):
-        """Carry the labels to the patch grid."""
+    def segments(self, backbone: Backbone) -> Callable[[Sample], Tensor] | None:
+        """Carry the labels to the patch grid; nothing where the loss is off."""
+        if not self._aligns:
+            return None
         masks = provider(self.labels)
-        return lambda sample: segments_on_grid(
-            masks(sample),
-            backbone.geometry,
-            fit=self.mask_geometry,
-            resize=self.mask_resize,
-            drop_empty=self.drop_empty,
-        )
+        rows, columns = backbone.geometry.grid
+        # A class token among the visual tokens stands first and lies in no region.
+        before = backbone.image_tokens - rows * columns
+
+        def on_tokens(sample: Sample) -> Tensor:
+            grid = segments_on_grid(
+                masks(sample),
+                backbone.geometry,
+                fit=self.mask_geometry,
+                resize=self.mask_resize,
+                drop_empty=self.drop_empty,
+            )
+            return nn.functional.pad(grid, (before, 0))
+
+        return on_tokens
 
     def queries(self, batch: TrainBatch) -> Tensor | None:
         """Read the rows that `align_queries` names; none when the loss is off."""
-        if not self.align_weight or not self.R:
+        if not self._aligns:
             return None
         return {
             "all_after_image": batch.after_image,
@@ -137,6 +176,20 @@ class A3Tune(Tuner):
             "question": batch.masks.question,
             "last": batch.last_prompt,
         }[self.align_queries]
+
+    def calibrate(self, views: Iterable[TrainView]) -> dict[str, Any]:
+        """Choose the heads for good where `head_selection` is "fixed"; log (layer, head) pairs."""
+        if not self._keeps_heads:
+            return {}
+        ratios, extension = [], None
+        for view in views:
+            assert view.attention is not None and view.valid is not None
+            ratios.append(alignment.visual_ratio(view.attention, view.valid))
+            extension = view.extension
+        assert isinstance(extension, A3MoE) and extension.heads is not None
+        mean = torch.cat(ratios).mean(0, keepdim=True)
+        extension.heads.copy_(alignment.top_heads(mean, self.R)[0])
+        return {"heads": extension.heads.nonzero().tolist()}
 
     def auxiliary(self, view: TrainView) -> dict[str, Tensor]:
         """Return the alignment loss (Eq. 8 to 10) and, where asked for, the balance loss."""
@@ -150,10 +203,11 @@ class A3Tune(Tuner):
     def alignment(self, view: TrainView) -> Tensor:
         """Return L_align of each sample, [samples]."""
         assert view.attention is not None and view.valid is not None
-        ratio = alignment.visual_ratio(view.attention, view.valid)
-        if self.head_selection == "per_batch":
-            ratio = ratio.mean(0, keepdim=True).expand_as(ratio)
-        visual_map = alignment.selected_map(view.attention, alignment.top_heads(ratio, self.R))
+        if isinstance(view.extension, A3MoE) and view.extension.heads is not None:
+            heads = view.extension.heads.expand(len(view.attention), -1, -1)
+        else:
+            heads = alignment.top_heads(alignment.visual_ratio(view.attention, view.valid), self.R)
+        visual_map = alignment.selected_map(view.attention, heads)
         inputs = (visual_map, view.valid, view.batch.segments, view.batch.present)
         if self.align_loss == "kl":
             return alignment.kl(*inputs, over_segments=self.segment_reduce)

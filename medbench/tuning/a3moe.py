@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from medbench.model.rows import RowMasks
 from medbench.tuning.experts import Experts, Router, pooled, router, top_weights
@@ -15,7 +16,11 @@ from medbench.tuning.experts import Experts, Router, pooled, router, top_weights
 
 @dataclass(frozen=True)
 class A3MoEConfig:
-    """Sizes and variants of an A3MoE; the options are those of the `a3tune` method."""
+    """Sizes and variants of an A3MoE; the options are those of the `a3tune` method.
+
+    Attributes:
+        keeps_heads: whether to hold a fixed choice of heads (`A3MoE.heads`).
+    """
 
     q_experts: int = 4
     k_experts: int = 8
@@ -29,6 +34,7 @@ class A3MoEConfig:
     k_combine: Literal["weighted", "weighted_renorm", "last_write"] = "weighted"
     k_text: Literal["none", "shared"] = "none"
     test_dropout: bool = False
+    keeps_heads: bool = False
 
 
 class QueryMoE(nn.Module):
@@ -42,8 +48,6 @@ class QueryMoE(nn.Module):
             count=config.q_experts,
             rank=config.rank,
             alpha=config.alpha,
-            dropout=config.dropout,
-            test_dropout=config.test_dropout,
         )
         self.router = router(layer.in_features, config.q_experts, config.router)
         self.apply_to = config.q_apply
@@ -65,16 +69,13 @@ class KeyMoE(nn.Module):
 
     def __init__(self, layer: nn.Linear, config: A3MoEConfig) -> None:
         super().__init__()
-        sizes: dict[str, Any] = {
-            "rank": config.rank,
-            "alpha": config.alpha,
-            "dropout": config.dropout,
-            "test_dropout": config.test_dropout,
-        }
+        sizes: dict[str, Any] = {"rank": config.rank, "alpha": config.alpha}
         inputs, outputs = layer.in_features, layer.out_features
         self.experts = Experts(inputs, outputs, count=config.k_experts, **sizes)
         self.router = router(inputs, config.k_experts, config.router)
-        self.text = Experts(inputs, outputs, count=1, **sizes) if config.k_text == "shared" else None
+        self.text = (
+            Experts(inputs, outputs, count=1, **sizes) if config.k_text == "shared" else None
+        )
         self.top = config.k_top
         self.combine = config.k_combine
 
@@ -108,25 +109,36 @@ class A3MoE(nn.Module):
     """The mixtures of all layers, attached to q_proj and k_proj by forward hooks.
 
     A whole sequence is routed when it comes; decode steps reuse its Q gates and, as in the
-    published code, leave the key to the frozen projection. Routers and experts are float32.
+    published code, leave the key to the frozen projection. Routers and experts are float32, and
+    the experts of a projection share one dropout draw.
+
+    Attributes:
+        heads: bool [layers, heads], the heads to align, none until they are chosen; saved with
+            the weights. None where every sample chooses its own.
+        routing: by layer, what the K routers last did.
 
     Args:
-        layers: the decoder layers of the language model, each with `self_attn.q_proj` and
-            `.k_proj`.
+        language_model: its decoder layers have `self_attn.q_proj` and `.k_proj`.
         config: sizes and variants; zero experts leave that projection out.
     """
 
-    def __init__(self, layers: nn.ModuleList, config: A3MoEConfig) -> None:
+    heads: Tensor | None
+
+    def __init__(self, language_model: PreTrainedModel, config: A3MoEConfig) -> None:
         super().__init__()
-        projections = [layer.self_attn for layer in layers]
+        projections = [layer.self_attn for layer in language_model.model.layers]
+        shape = (len(projections), language_model.config.num_attention_heads)
+        heads = torch.zeros(shape, dtype=torch.bool) if config.keeps_heads else None
+        self.register_buffer("heads", heads)
         self.query = nn.ModuleList(
             QueryMoE(p.q_proj, config) for p in projections if config.q_experts
         )
         self.key = nn.ModuleList(KeyMoE(p.k_proj, config) for p in projections if config.k_experts)
-        self.q_pool = config.q_pool
+        self.config = config
+        self.routing: dict[int, Routing] = {}
         self._masks: RowMasks | None = None
         self._gates: dict[int, Tensor] = {}
-        self.routing: dict[int, Routing] = {}
+        self._noise: torch.Generator | None = None
 
     def attach(self, layers: nn.ModuleList) -> Callable[[], None]:
         """Hook the mixtures onto the layers; return the function that takes them off again."""
@@ -150,6 +162,9 @@ class A3MoE(nn.Module):
         self._masks = masks
         self._gates.clear()
         self.routing.clear()
+        if self.config.test_dropout and not self.training:
+            # The same batch gets the same draws whenever it is decoded.
+            self._noise = torch.Generator(masks.visual.device).manual_seed(0)
 
     def keep(self, rows: Tensor) -> None:
         """Follow the rows of the batch through finished samples and beams."""
@@ -161,7 +176,7 @@ class A3MoE(nn.Module):
             if masks is not None:
                 self._gates[index] = self.query[index].route(x, self._pool(masks))
             visual = None if masks is None else masks.visual
-            update = self.query[index](x, self._gates[index], visual)
+            update = self.query[index](self._dropped(x), self._gates[index], visual)
             return output + update.to(output.dtype)
 
         return add
@@ -172,10 +187,10 @@ class A3MoE(nn.Module):
             x = inputs[0].float()
             if masks is None:
                 everywhere = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-                return output + key.text_update(x, everywhere).to(output.dtype)
+                return output + key.text_update(self._dropped(x), everywhere).to(output.dtype)
             gates, weights, chosen = key.route(x)
             self.routing[index] = Routing(gates, chosen)
-            return output + key(x, weights, masks.visual).to(output.dtype)
+            return output + key(self._dropped(x), weights, masks.visual).to(output.dtype)
 
         return add
 
@@ -186,13 +201,24 @@ class A3MoE(nn.Module):
             raise RuntimeError("begin() comes before the first forward pass")
         return masks if x.shape[1] == masks.visual.shape[1] else None
 
+    def _dropped(self, x: Tensor) -> Tensor:
+        """Return the experts' input after dropout; the router sees the input itself."""
+        if self.training:
+            return nn.functional.dropout(x, self.config.dropout)
+        if self._noise is None:
+            return x
+        kept = torch.rand(x.shape, generator=self._noise, device=x.device) >= self.config.dropout
+        return x * kept / (1 - self.config.dropout)
+
     def _pool(self, masks: RowMasks) -> Tensor:
         """Return the tokens that the Q router averages, bool [rows, T]."""
-        if self.q_pool == "question":
+        if self.config.q_pool == "question":
             return masks.question
-        # The released code at inference: after the image, its first token skipped, up to the
-        # prompt's last token but one. Rows without an image pool their whole prompt.
+        # The released code trains on all of the prompt after the image, and when it answers
+        # leaves out the first and the last token of that. Without an image all text counts.
         seen = masks.visual.long().cumsum(1)
         after = (seen == seen[:, -1:]) & ~masks.visual & masks.prompt
+        if self.training:
+            return after
         place = after.long().cumsum(1)
         return after & (place > 1) & (place < place[:, -1:])

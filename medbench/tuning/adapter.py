@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -62,6 +63,13 @@ class Adapter:
             found |= {f"extension.{k}": v for k, v in self.extension.named_parameters()}
         return found
 
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that training can change, by name: weights, and buffers beside."""
+        found: dict[str, Tensor] = {k: v.detach() for k, v in self.trainable().items()}
+        if self.extension is not None:
+            found |= {f"extension.{k}": v for k, v in self.extension.named_buffers()}
+        return found
+
     def train(self, mode: bool) -> None:
         """Switch dropout on or off."""
         self.model.train(mode)
@@ -72,7 +80,9 @@ class Adapter:
         """Write the adapter's weights into a folder."""
         lora.save(self.model, folder)
         if self.extension is not None:
-            state = {k: v.detach().contiguous().cpu() for k, v in self.extension.state_dict().items()}
+            state = {
+                k: v.detach().contiguous().cpu() for k, v in self.extension.state_dict().items()
+            }
             save_file(state, folder / EXTENSION_FILE)
 
 
@@ -89,46 +99,51 @@ def attached(
         UserError: the folder's weights do not fit.
     """
     plain = backbone.language_model
-    layers = plain.model.layers
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        extension = tuner.extend(backbone)
-    if folder is not None and extension is not None:
-        _load_extension(extension, folder)
-    model = lora.add(plain, tuner, seed) if folder is None else _load_lora(plain, folder)
-    detach: Callable[[], None] = lambda: None  # noqa: E731  # nothing to take off
-    try:
+    with ExitStack() as undo:
+        undo.callback(_put_back, plain, _switches(plain))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            extension = tuner.extend(backbone)
+        if folder is None:
+            model = lora.add(plain, tuner, seed)
+        else:
+            with _explaining(folder):
+                if extension is not None:
+                    extension.load_state_dict(load_file(folder / EXTENSION_FILE), strict=True)
+                model = lora.load(plain, folder)
+        undo.callback(lora.remove, model)
         states: tuple[Any, ...] = ()
         if extension is not None:
             extension.to(backbone.device)
-            detach = cast(Extension, extension).attach(layers)
+            undo.callback(cast(Extension, extension).attach(plain.model.layers))
             states = (extension,)
         adapted = replace(backbone, language_model=cast(Any, model), row_states=states)
         adapter = Adapter(adapted, model, extension)
         adapter.train(False)
         yield adapter
-    finally:
-        detach()
-        lora.remove(model)
 
 
-def _load_lora(plain: Any, folder: Path) -> PeftModel:
+def _switches(model: nn.Module) -> dict[str, bool]:
+    """Return what peft and training turn on and off: training mode, and gradients by name."""
+    return {name: one.requires_grad for name, one in model.named_parameters()} | {
+        "": model.training
+    }
+
+
+def _put_back(model: nn.Module, switches: dict[str, bool]) -> None:
+    model.train(switches[""])
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(switches[name])
+
+
+@contextmanager
+def _explaining(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong with an adapter's files into an error that names the folder."""
     try:
-        return lora.load(plain, folder)
-    except (OSError, ValueError, RuntimeError) as error:
+        yield
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"cannot load the adapter in {folder}",
-            str(error).splitlines()[0],
-            "Delete the folder to train it again.",
-        ) from error
-
-
-def _load_extension(extension: nn.Module, folder: Path) -> None:
-    try:
-        extension.load_state_dict(load_file(folder / EXTENSION_FILE), strict=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"cannot load {folder / EXTENSION_FILE}",
-            str(error).splitlines()[0],
+            f"{type(error).__name__}: {error}".splitlines()[0],
             "Delete the folder to train it again.",
         ) from error

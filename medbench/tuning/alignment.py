@@ -11,7 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+# The published code's, added to both sums that normalise.
 EPSILON = 1e-8
+TINY = torch.finfo(torch.float32).tiny
 
 
 def visual_ratio(attention: Tensor, valid: Tensor) -> Tensor:
@@ -60,7 +62,8 @@ def energy(
     Args:
         visual_map: [S, Q, N]; valid: bool [S, Q].
         segments: 0..1 [S, K, N]; present: bool [S, K], which segments are real. A sample
-            without any costs nothing; a segment that is empty on the grid costs 1.
+            without any costs nothing, nor does one without rows; a segment that is empty on the
+            grid costs 1.
         reduce: "pool_then_square" averages the map over the query rows first, as Eq. 10 reads;
             "mean_of_squares" squares per row, as the published code does (never smaller).
         over_segments: Eq. 10 sums.
@@ -68,7 +71,7 @@ def energy(
     rows = valid.to(visual_map.dtype)
     if reduce == "pool_then_square":
         visual_map = _row_mean(visual_map, rows)[:, None]
-        rows = rows.new_ones(len(rows), 1)
+        rows = rows.amax(1, keepdim=True)
     inside = torch.einsum("sqn,skn->sqk", visual_map, segments)
     whole = visual_map.sum(-1, keepdim=True)
     # Padded rows are all zeros; they get weight 0 below and must not divide by it.
@@ -93,9 +96,9 @@ def kl(
     rows = valid.to(visual_map.dtype)
     found = visual_map / (visual_map.sum(-1, keepdim=True) + EPSILON)
     wanted = segments / (segments.sum(-1, keepdim=True) + EPSILON)
-    # 0 log 0 is 0: xlogy says so; the map's logarithm only counts where the segment is.
+    # 0 log 0 is 0: xlogy says so; padded rows, all zeros, must not turn it into NaN.
     entropy = torch.xlogy(wanted, wanted).sum(-1)[:, None]
-    cross = torch.einsum("skn,sqn->sqk", wanted, (found + EPSILON).log())
+    cross = torch.einsum("skn,sqn->sqk", wanted, found.clamp(min=TINY).log())
     return _over_segments(_row_mean(entropy - cross, rows), present, over_segments)
 
 
@@ -104,9 +107,7 @@ def _row_mean(values: Tensor, rows: Tensor) -> Tensor:
     return torch.einsum("sqx,sq->sx", values, rows) / rows.sum(1, keepdim=True).clamp(min=1)
 
 
-def _over_segments(
-    cost: Tensor, present: Tensor, over_segments: Literal["sum", "mean"]
-) -> Tensor:
+def _over_segments(cost: Tensor, present: Tensor, over_segments: Literal["sum", "mean"]) -> Tensor:
     kept = present.to(cost.dtype)
     total = (cost * kept).sum(1)
     return total if over_segments == "sum" else total / kept.sum(1).clamp(min=1)

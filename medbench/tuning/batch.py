@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medbench.model.llava import Backbone
 from medbench.model.prompt import Prompt
@@ -63,7 +63,7 @@ class TrainBatch:
     @property
     def generating(self) -> Tensor:
         """Positions whose next token is an answer token, bool [samples, T]."""
-        return torch.roll(self.answer, -1, dims=1) & self.masks.filled
+        return nn.functional.pad(self.answer[:, 1:], (0, 1)) & self.masks.filled
 
     @property
     def last_prompt(self) -> Tensor:

@@ -20,29 +20,16 @@ class Experts(nn.Module):
 
     Args:
         inputs, outputs: widths of the layer it stands beside.
-        count: number of experts; rank, alpha, dropout: of each.
-        test_dropout: keep dropout active outside training, as the published code does.
+        count: number of experts; rank, alpha: of each.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        count: int,
-        rank: int,
-        alpha: float,
-        dropout: float,
-        test_dropout: bool = False,
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, *, count: int, rank: int, alpha: float) -> None:
         super().__init__()
         self.lora_A = nn.Parameter(torch.empty(count, rank, inputs))
         self.lora_B = nn.Parameter(torch.zeros(count, outputs, rank))
         for expert in self.lora_A:
             nn.init.kaiming_uniform_(expert, a=math.sqrt(5))
         self.scale = alpha / rank
-        self.dropout = dropout
-        self.test_dropout = test_dropout
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Return sum_o weights_o B_o A_o x, scaled.
@@ -51,7 +38,6 @@ class Experts(nn.Module):
             x: [rows, T, in]; weights: [rows, T or 1, E].
         """
         count, rank, inputs = self.lora_A.shape
-        x = nn.functional.dropout(x, self.dropout, self.training or self.test_dropout)
         inner = (x @ self.lora_A.reshape(count * rank, inputs).T) * self.scale
         inner = inner.unflatten(-1, (count, rank)) * weights[..., None]
         return inner.flatten(-2) @ self.lora_B.transpose(0, 1).flatten(1).T
@@ -105,7 +91,6 @@ def balance_loss(
     gates: Tensor,
     chosen: Tensor,
     *,
-    valid: Tensor | None = None,
     grouping: Literal["experts", "official_mod4"] = "experts",
 ) -> Tensor:
     """Return the load-balance term per sample, [samples]; not in the paper, weight 0 there.
@@ -113,19 +98,12 @@ def balance_loss(
     sum over experts of (mean gate) x (mean choice, detached), means over layers and tokens.
 
     Args:
-        gates, chosen: [layers, samples, tokens, E]; valid: bool [samples, tokens].
+        gates, chosen: [layers, samples, tokens, E].
         grouping: "official_mod4" folds the experts modulo 4, as the published code does whatever
             their number.
     """
-    layers, samples, tokens, count = gates.shape
-    if grouping == "official_mod4" and count != 4:
+    if grouping == "official_mod4":
         # The published reshape to four columns: index modulo 4, the means over all the rows.
-        gates = gates.reshape(layers, samples, -1, 4)
-        chosen = chosen.reshape(layers, samples, -1, 4)
-        if valid is not None:
-            valid = valid.repeat_interleave(count // 4, dim=1)
-    weight = gates.new_ones(samples, gates.shape[2]) if valid is None else valid.to(gates.dtype)
-    weight = weight / (weight.sum(1, keepdim=True).clamp(min=1) * layers)
-    mean_gate = torch.einsum("lste,st->se", gates, weight)
-    mean_choice = torch.einsum("lste,st->se", chosen.detach(), weight)
-    return (mean_gate * mean_choice).sum(-1)
+        gates = gates.reshape(*gates.shape[:2], -1, 4)
+        chosen = chosen.reshape(*chosen.shape[:2], -1, 4)
+    return (gates.mean((0, 2)) * chosen.detach().mean((0, 2))).sum(-1)

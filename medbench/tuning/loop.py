@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,12 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_cosine_schedule_with_warmup
 
-from medbench.errors import UserError
 from medbench.atomic import write_atomically
+from medbench.errors import UserError
 from medbench.method import Tuner
 from medbench.tuning.adapter import Adapter
 from medbench.tuning.batch import Example, collate
-from medbench.tuning.step import losses
+from medbench.tuning.step import TrainView, forward, losses
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "train.jsonl"
@@ -57,7 +58,8 @@ def train(
 
     Args:
         count: number of training samples; example: encodes the i-th of them.
-        folder: gets `checkpoint.pt` while training and `train.jsonl`, one line a step.
+        folder: gets `train.jsonl`, one line a step, and `checkpoint.pt`, which whoever saves the
+            adapter deletes when that is done.
         report: called after each step.
 
     Raises:
@@ -74,22 +76,34 @@ def train(
     schedule = get_cosine_schedule_with_warmup(
         optimizer, math.ceil(steps * tuner.warmup_ratio), steps
     )
-    done = _restore(folder, parameters, optimizer, schedule)
+    done = _restore(folder, adapter, optimizer, schedule)
     _cut_log(folder / LOG, done)
     last_saved, cost = time.monotonic(), 0.0
     with (folder / LOG).open("a", encoding="utf-8") as log:
         for step, chosen in enumerate(_order(count, tuner.batch_size, epochs, seed)):
             if step < done:
                 continue
+            decided = tuner.calibrate(_views(tuner, adapter, chosen, example)) if not step else {}
             entry = _step(tuner, adapter, [example(i) for i in chosen], optimizer, seed, step)
             schedule.step()
-            log.write(json.dumps(entry) + "\n")
+            log.write(json.dumps(entry | decided) + "\n")
             log.flush()
             report(Progress(step + 1, steps, entry["loss"]))
             if time.monotonic() - last_saved > max(SHORTEST, PATIENCE * cost):
-                cost = _save(folder, step + 1, parameters, optimizer, schedule)
+                # A checkpoint must never be ahead of the log, not even after a power cut.
+                os.fsync(log.fileno())
+                cost = _save(folder, step + 1, adapter, optimizer, schedule)
                 last_saved = time.monotonic()
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def _views(
+    tuner: Tuner, adapter: Adapter, chosen: Sequence[int], example: Callable[[int], Example]
+) -> Iterator[TrainView]:
+    """Yield what the model shows on these samples, a micro-batch at a time, as it is asked for."""
+    for start in range(0, len(chosen), tuner.micro_batch):
+        examples = [example(i) for i in chosen[start : start + tuner.micro_batch]]
+        yield forward(tuner, adapter, collate(adapter.backbone, examples))[0]
 
 
 def _step(
@@ -104,7 +118,8 @@ def _step(
     adapter.train(True)
     optimizer.zero_grad(set_to_none=True)
     totals: dict[str, float] = {}
-    with torch.random.fork_rng():
+    device = adapter.backbone.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(_seed(seed, "dropout", step))
         for start in range(0, len(examples), tuner.micro_batch):
             batch = collate(adapter.backbone, examples[start : start + tuner.micro_batch])
@@ -116,6 +131,7 @@ def _step(
                 totals[name] = totals.get(name, 0.0) + float(part.detach().sum()) / len(examples)
     adapter.train(False)
     norm = torch.nn.utils.clip_grad_norm_(adapter.trainable().values(), tuner.max_grad_norm)
+    _require_finite({"gradient of the": norm}, [one.id for one in examples], step)
     rate = optimizer.param_groups[0]["lr"]
     optimizer.step()
     return {
@@ -154,7 +170,7 @@ def _require_finite(parts: dict[str, Tensor], ids: Sequence[str], step: int) -> 
 def _save(
     folder: Path,
     step: int,
-    parameters: dict[str, torch.nn.Parameter],
+    adapter: Adapter,
     optimizer: torch.optim.Optimizer,
     schedule: LambdaLR,
 ) -> float:
@@ -162,7 +178,7 @@ def _save(
     begin = time.monotonic()
     state = {
         "step": step,
-        "parameters": {name: weight.detach() for name, weight in parameters.items()},
+        "adapter": adapter.state(),
         "optimizer": optimizer.state_dict(),
         "schedule": {k: v for k, v in schedule.state_dict().items() if k != "lr_lambdas"},
     }
@@ -172,7 +188,7 @@ def _save(
 
 def _restore(
     folder: Path,
-    parameters: dict[str, torch.nn.Parameter],
+    adapter: Adapter,
     optimizer: torch.optim.Optimizer,
     schedule: LambdaLR,
 ) -> int:
@@ -180,19 +196,18 @@ def _restore(
     if not (folder / CHECKPOINT).exists():
         return 0
     try:
-        state = torch.load(folder / CHECKPOINT, weights_only=True)
-    except (OSError, RuntimeError, ValueError) as error:
+        state = torch.load(folder / CHECKPOINT, weights_only=True, map_location="cpu")
+        for name, tensor in adapter.state().items():
+            tensor.copy_(state["adapter"][name])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"] | {"lr_lambdas": [None]})
+        return int(state["step"])
+    except Exception as error:  # a broken file breaks in a dozen ways
         raise UserError(
-            f"cannot read {folder / CHECKPOINT}",
-            str(error).splitlines()[0],
+            f"cannot go on from {folder / CHECKPOINT}",
+            f"{type(error).__name__}: {error}".splitlines()[0],
             "Delete it to train from the beginning.",
         ) from error
-    with torch.no_grad():
-        for name, weight in parameters.items():
-            weight.copy_(state["parameters"][name])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"] | {"lr_lambdas": [None]})
-    return int(state["step"])
 
 
 def _cut_log(path: Path, steps: int) -> None:

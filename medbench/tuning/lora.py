@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from medbench.method import Tuner
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 
 
 def add(language_model: PreTrainedModel, tuner: Tuner, seed: int) -> PeftModel:
@@ -30,9 +42,26 @@ def add(language_model: PreTrainedModel, tuner: Tuner, seed: int) -> PeftModel:
 
 
 def load(language_model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Put the LoRA layers saved in a folder on the language model."""
-    with _quiet():
-        return PeftModel.from_pretrained(language_model, folder)
+    """Put the LoRA layers saved in a folder on the language model.
+
+    Raises:
+        OSError, ValueError, RuntimeError, SafetensorError: files are missing, broken, or do not
+            fit; the language model is then as before.
+    """
+    weights = load_file(folder / WEIGHTS)
+    # Given the content, peft never looks for a missing file on the hub.
+    config = PeftConfig.from_peft_type(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    with torch.random.fork_rng(devices=[]), _quiet():
+        model: PeftModel = get_peft_model(language_model, config)  # type: ignore[assignment]
+        try:
+            wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+            if odd := sorted(wanted.keys() ^ weights.keys()):
+                raise ValueError(f"{len(odd)} tensors are missing or left over, such as {odd[0]}")
+            set_peft_model_state_dict(model, weights)
+        except BaseException:
+            remove(model)
+            raise
+    return model
 
 
 def save(model: PeftModel, folder: Path) -> None:

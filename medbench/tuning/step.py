@@ -35,6 +35,16 @@ class TrainView:
 
 def losses(tuner: Tuner, adapter: Adapter, batch: TrainBatch) -> dict[str, Tensor]:
     """Return every loss by name, each float32 [samples]; "language" is always there."""
+    view, logits = forward(tuner, adapter, batch)
+    labels = batch.labels[:, 1 - logits.shape[1] :]
+    return {"language": language_loss(logits, labels), **tuner.auxiliary(view)}
+
+
+def forward(tuner: Tuner, adapter: Adapter, batch: TrainBatch) -> tuple[TrainView, Tensor]:
+    """Return what a pass shows, and the logits [samples, A + 1, vocabulary] of its end.
+
+    A is the length of the longest answer.
+    """
     for state in adapter.backbone.row_states:
         state.begin(batch.masks)
     queries, valid = None, None
@@ -56,11 +66,7 @@ def losses(tuner: Tuner, adapter: Adapter, batch: TrainBatch) -> dict[str, Tenso
         **arguments,
     )
     attention = torch.stack([maps[layer] for layer in sorted(maps)], dim=1) if maps else None
-    view = TrainView(batch, attention, valid, adapter.extension)
-    return {
-        "language": language_loss(output.logits, batch.labels[:, -longest:]),
-        **tuner.auxiliary(view),
-    }
+    return TrainView(batch, attention, valid, adapter.extension), output.logits
 
 
 def language_loss(logits: Tensor, labels: Tensor) -> Tensor:
