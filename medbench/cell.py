@@ -7,25 +7,25 @@ A mistake in names, values, data files or needs ends here.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from medbench import plugins, provenance, spec
+from medbench import adapter_plan, keys, plugins, provenance, spec
+from medbench.adapter_plan import AdapterPlan
 from medbench.backbone import Checkpoint
 from medbench.errors import UserError
 from medbench.files import with_images
 from medbench.method import Decoder, Method, Tuner
 from medbench.metric import Metric
+from medbench.order import in_order, partners
 from medbench.plugins import Plugin
 from medbench.scoring import check_golden, load_metric
 from medbench.task import Sample, Task
 
-# Raise when the same inputs give other answers: part of every key.
-ENGINE = 1
-KEY_LENGTH = 12
 # In float32 answers do not depend on the batch (tested), elsewhere they may.
 EXACT_BATCH, SAFE_BATCH = 16, 1
 
@@ -47,21 +47,16 @@ class Request:
     allow_missing_images: bool = False
     out: Path = Path("results/runs")
 
-
-@dataclass(frozen=True)
-class AdapterPlan:
-    """The adapter a run needs: where it is or will be, and what its key is made of."""
-
-    key: str
-    folder: Path
-    identity: dict[str, Any]
-    train: tuple[Sample, ...]
-    given: bool = False
-
     @property
-    def ready(self) -> bool:
-        """Whether it has been trained."""
-        return (self.folder / "adapter.json").exists()
+    def command(self) -> str:
+        """The command line that asks for this run."""
+        words = ["medbench", "run"]
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.default is MISSING or value != one.default:
+                words.append(f"--{one.name.replace('_', '-')}")
+                words += [] if value is True else [str(value)]
+        return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -93,7 +88,6 @@ class Cell:
     folder: Path
     display: dict[str, str]
     adapter: AdapterPlan | None = None
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def partial(self) -> bool:
@@ -107,78 +101,59 @@ def plan(request: Request) -> Cell:
     Raises:
         UserError: anything about it that cannot work.
     """
-    task_spec, backbone_spec = spec.parse(request.task), spec.parse(request.backbone)
-    chain = spec.parse_chain(request.method)
-    # All names and values first, from source alone: a typo must not wait for torch.
-    task_plugin, backbone_plugin = (
-        plugins.get("task", task_spec.name),
-        plugins.get("backbone", backbone_spec.name),
-    )
-    method_plugins = [plugins.get("method", one.name) for one in chain]
-    _check_chain(request.method, method_plugins)
+    named = _look_up(request)
     _check_options(request)
-    tuning = task_plugin.attributes.get("tuning", {})
-    for plugin, one in zip(method_plugins, chain, strict=True):
-        plugins.values(plugin, one, tuning if plugin.role == "tuner" else {})
-    plugins.values(task_plugin, task_spec)
-    plugins.values(backbone_plugin, backbone_spec)
-    offers = (
-        *backbone_plugin.attributes.get("offers", ()),
-        *task_plugin.attributes.get("offers", ()),
-    )
-    for plugin in method_plugins:
-        _check_needs(plugin, offers, request)
-
-    task = _create_task(request, task_spec)
+    _check_needs(named, request)
+    task = _create_task(request, named.task_spec)
     metrics = tuple(load_metric(name) for name in task.metrics)
     for metric in metrics:
         check_golden(metric)
     every, missing = _samples(request, task, "test")
     samples = every[: request.limit] if request.limit else every
-    checkpoint: Checkpoint = plugins.create("backbone", backbone_spec)[1]
-    methods = [
-        plugins.create("method", one, tuning if plugin.role == "tuner" else {})[1]
-        for plugin, one in zip(method_plugins, chain, strict=True)
+    checkpoint: Checkpoint = plugins.create("backbone", named.backbone_spec)[1]
+    methods: list[Method] = [
+        plugins.create("method", one, named.tuning if plugin.role == "tuner" else {})[1]
+        for plugin, one in zip(named.methods, named.chain, strict=True)
     ]
     tuner = methods[0] if isinstance(methods[0], Tuner) else None
-    decoder = methods[-1] if isinstance(methods[-1], Decoder) else _greedy()
+    decoder_plugin, decoder = named.methods[-1], methods[-1]
+    if not isinstance(decoder, Decoder):
+        decoder_plugin, decoder = plugins.create("method", spec.parse("greedy"))
+    if decoder.image == "other":
+        partners(every, request.seed)
 
     from medbench.decoding.select import resolve
     from medbench.model.load import resolve_device
 
     device, dtype = resolve_device(request.device, request.dtype)
     batch_size = request.batch_size or (EXACT_BATCH if dtype == "float32" else SAFE_BATCH)
-    selection = resolve(decoder, request.preset)
+    task_identity = {**keys.identity(named.task, task), "version": task.version}
     backbone_identity = {
-        **_identity(backbone_plugin, checkpoint),
+        **keys.identity(named.backbone, checkpoint),
         "weights": provenance.hash_files(checkpoint.files()),
         "dtype": dtype,
         "device": device.partition(":")[0],
     }
     adapter = None
     if tuner is not None:
-        adapter = _plan_adapter(request, task, task_plugin, method_plugins[0], tuner, backbone_identity)
-    decoder_plugin = method_plugins[-1] if methods[-1] is decoder else plugins.get("method", "greedy")
+        adapter = _plan_adapter(request, tuner, named, task, task_identity, backbone_identity)
     identity = {
-        "engine": ENGINE,
-        "task": {
-            **_identity(task_plugin, task),
-            "version": task.version,
-            "split": "test",
-            "samples": provenance.hash_samples(every),
-        },
+        "engine": keys.ENGINE,
+        "task": {**task_identity, "split": "test", "samples": provenance.hash_samples(every)},
         "backbone": backbone_identity,
         "tuner": adapter.identity["tuner"] if adapter else None,
         "adapter": adapter.key if adapter else None,
-        "decoder": {**_identity(decoder_plugin, decoder), "selection": vars(selection)},
+        "decoder": {
+            **keys.identity(decoder_plugin, decoder),
+            "selection": vars(resolve(decoder, request.preset)),
+        },
         "preset": request.preset,
         "seed": request.seed,
         "limit": request.limit if len(samples) < len(every) else None,
         "batch_size": batch_size,
     }
-    key = provenance.digest(identity)[:KEY_LENGTH]
-    names = "+".join(one.name for one in chain)
-    folder = request.out / task_spec.name / backbone_spec.name / names / key
+    key = keys.key(identity)
+    names = "+".join(one.name for one in named.chain)
     return Cell(
         request=request,
         task=task,
@@ -194,43 +169,46 @@ def plan(request: Request) -> Cell:
         batch_size=batch_size,
         identity=identity,
         key=key,
-        folder=folder,
+        folder=request.out / named.task_spec.name / named.backbone_spec.name / names / key,
         display={
-            "task": _shown(task_spec, task),
-            "backbone": _shown(backbone_spec, checkpoint),
-            "method": "+".join(str(one) for one in chain),
+            "task": _shown(named.task_spec, task),
+            "backbone": _shown(named.backbone_spec, checkpoint),
+            "method": "+".join(map(_shown, named.chain, methods)),
         },
         adapter=adapter,
     )
 
 
-def in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    """Return samples in the fixed order of runs: by a hash of their ids.
+@dataclass(frozen=True)
+class _Named:
+    """What a request names: specs, and the plugins as their source describes them.
 
-    The first N in this order are a fair draw, and stay the same draw when N grows.
+    `tuning` is what the task sets for tuners.
     """
-    return tuple(sorted(samples, key=lambda sample: _place("order", sample.id)))
+
+    task_spec: spec.Spec
+    backbone_spec: spec.Spec
+    chain: tuple[spec.Spec, ...]
+    task: Plugin
+    backbone: Plugin
+    methods: tuple[Plugin, ...]
+    tuning: dict[str, Any]
 
 
-def partners(samples: Sequence[Sample], seed: int) -> dict[str, Sample]:
-    """Return for each sample another one with another image, drawn by the seed.
-
-    Raises:
-        UserError: all samples share one image.
-    """
-    ring = sorted(samples, key=lambda sample: _place(f"partner {seed}", sample.id))
-    found: dict[str, Sample] = {}
-    for place, sample in enumerate(ring):
-        after = (ring[(place + step) % len(ring)] for step in range(1, len(ring)))
-        partner = next((other for other in after if other.group != sample.group), None)
-        if partner is None:
-            raise UserError("no other image to take", "All samples of the split share one image.")
-        found[sample.id] = partner
-    return found
-
-
-def _place(purpose: str, name: str) -> bytes:
-    return hashlib.sha256(f"{purpose}\n{name}".encode()).digest()
+def _look_up(request: Request) -> _Named:
+    """Find all names and read all values, from source alone: a typo must not wait for torch."""
+    task_spec, backbone_spec = spec.parse(request.task), spec.parse(request.backbone)
+    chain = spec.parse_chain(request.method)
+    task = plugins.get("task", task_spec.name)
+    backbone = plugins.get("backbone", backbone_spec.name)
+    methods = tuple(plugins.get("method", one.name) for one in chain)
+    _check_chain(request.method, methods)
+    tuning = dict(task.attributes.get("tuning", {}))
+    for plugin, one in zip(methods, chain, strict=True):
+        plugins.values(plugin, one, tuning if plugin.role == "tuner" else {})
+    plugins.values(task, task_spec)
+    plugins.values(backbone, backbone_spec)
+    return _Named(task_spec, backbone_spec, chain, task, backbone, methods, tuning)
 
 
 def _check_chain(text: str, chain: Sequence[Plugin]) -> None:
@@ -253,14 +231,19 @@ def _check_options(request: Request) -> None:
             raise UserError(f"{name} {value} makes no sense", "It is a count.", "Take 1 or more.")
 
 
-def _check_needs(plugin: Plugin, offers: Sequence[str], request: Request) -> None:
-    missing = [need for need in plugin.attributes.get("needs", ()) if need not in offers]
-    if missing:
-        raise UserError(
-            f"{plugin.name} cannot run on {request.task} with {request.backbone}",
-            f"It needs {', '.join(missing)}; on offer are {', '.join(offers) or 'nothing'}.",
-            "medbench list shows what methods need and what backbones and tasks offer.",
-        )
+def _check_needs(named: _Named, request: Request) -> None:
+    offers = [
+        *named.backbone.attributes.get("offers", ()),
+        *named.task.attributes.get("offers", ()),
+    ]
+    for plugin in named.methods:
+        missing = [need for need in plugin.attributes.get("needs", ()) if need not in offers]
+        if missing:
+            raise UserError(
+                f"{plugin.name} cannot run on {request.task} with {request.backbone}",
+                f"It needs {', '.join(missing)}; on offer are {', '.join(offers) or 'nothing'}.",
+                "medbench list shows what methods need and what backbones and tasks offer.",
+            )
 
 
 def _create_task(request: Request, task_spec: spec.Spec) -> Task:
@@ -270,115 +253,58 @@ def _create_task(request: Request, task_spec: spec.Spec) -> Task:
     return task
 
 
-def _samples(request: Request, task: Task, split: str) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
-    """Return a split's samples in the order of runs, and the ids left out for want of an image."""
+def _samples(
+    request: Request, task: Task, split: str
+) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+    """Return a split's samples in the order of runs, and the ids left out for want of an image.
+
+    Raises:
+        UserError: there are none, or two of one id.
+    """
     found, missing = with_images(
         task, split, task.samples(split), allow_missing=request.allow_missing_images
     )
+    if not found:
+        raise UserError(f"{task.name} has no {split} samples", "", "Check its data folder.")
+    name, count = Counter(sample.id for sample in found).most_common(1)[0]
+    if count > 1:
+        raise UserError(
+            f"{task.name} has {count} {split} samples with the id '{name}'",
+            "Answers are kept by id.",
+            "Give every sample of the split an id of its own.",
+        )
     return in_order(found), tuple(missing)
-
-
-def _greedy() -> Decoder:
-    return plugins.create("method", spec.parse("greedy"))[1]
-
-
-def _identity(plugin: Plugin, instance: Any) -> dict[str, Any]:
-    """Return what of a plugin goes into keys: name, values, and its source."""
-    return {
-        "name": plugin.name,
-        "parameters": _keyed(instance),
-        "source": plugins.source_hash(plugin),
-    }
-
-
-def _keyed(instance: Method | Task | Checkpoint) -> dict[str, Any]:
-    return {
-        one.name: getattr(instance, one.name)
-        for one in fields(instance)
-        if one.name not in instance.unkeyed
-    }
-
-
-def _shown(written: spec.Spec, instance: Task | Checkpoint) -> str:
-    """Return a spec for display, without paths and what does not move answers."""
-    kept = tuple((k, v) for k, v in written.values if k not in instance.unkeyed)
-    return str(spec.Spec(written.name, kept))
 
 
 def _plan_adapter(
     request: Request,
-    task: Task,
-    task_plugin: Plugin,
-    plugin: Plugin,
     tuner: Tuner,
-    backbone: dict[str, Any],
+    named: _Named,
+    task: Task,
+    task_identity: dict[str, Any],
+    backbone_identity: dict[str, Any],
 ) -> AdapterPlan:
     if tuner.adapter:
-        return _given_adapter(Path(tuner.adapter).expanduser(), plugin, tuner, backbone)
+        return adapter_plan.given(tuner, named.methods[0], backbone=backbone_identity)
     if tuner.epochs is None:
         raise UserError(
-            f"{plugin.name} does not know how long to train",
+            f"{tuner.name} does not know how long to train",
             f"{task.name} sets no epochs.",
-            f'Write "{plugin.name}[epochs=N]".',
+            f'Write "{tuner.name}[epochs=N]".',
         )
     train, _ = _samples(request, task, "train")
-    identity = {
-        "engine": ENGINE,
-        "tuner": _identity(plugin, tuner),
-        "task": {
-            **_identity(task_plugin, task),
-            "version": task.version,
-            "split": "train",
-            "samples": provenance.hash_samples(train),
-        },
-        "backbone": backbone,
-        "seed": request.seed,
-    }
-    key = provenance.digest(identity)[:KEY_LENGTH]
-    folder = request.out / "adapters" / task_plugin.name / backbone["name"] / plugin.name / key
-    return AdapterPlan(key, folder, identity, train)
+    return adapter_plan.to_train(
+        tuner,
+        named.methods[0],
+        train=train,
+        task=task_identity,
+        backbone=backbone_identity,
+        seed=request.seed,
+        root=request.out / "adapters",
+    )
 
 
-def _given_adapter(
-    folder: Path, plugin: Plugin, tuner: Tuner, backbone: dict[str, Any]
-) -> AdapterPlan:
-    """Check an adapter that the user names, and take it as it is."""
-    import json
-
-    path = folder / "adapter.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        identity, key = record["identity"], record["key"]
-        trained, made_by = identity["backbone"], identity["tuner"]["name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"no adapter in {folder}",
-            f"{path} cannot be read ({type(error).__name__}).",
-            "Give a folder that medbench trained, the one that holds adapter.json.",
-        ) from error
-    if made_by != plugin.name:
-        raise UserError(
-            f"the adapter in {folder} was made by {made_by}, not {plugin.name}",
-            "",
-            f'Write "{made_by}[adapter=...]".',
-        )
-    if (trained["name"], trained["weights"], trained["parameters"]) != (
-        backbone["name"],
-        backbone["weights"],
-        backbone["parameters"],
-    ):
-        raise UserError(
-            f"the adapter in {folder} belongs to another backbone",
-            f"It was trained on {trained['name']} with weights {trained['weights'][:12] or 'drawn'}"
-            f", this is {backbone['name']} with {backbone['weights'][:12] or 'drawn'}.",
-            "Take the backbone it was trained on, or train a new one.",
-        )
-    if made_by == plugin.name and identity["tuner"]["parameters"] != _keyed(tuner):
-        mine, theirs = _keyed(tuner), identity["tuner"]["parameters"]
-        other = [name for name in mine if mine[name] != theirs.get(name)]
-        raise UserError(
-            f"the adapter in {folder} was trained with other settings",
-            f"They differ in {', '.join(other)}.",
-            "Write the settings it was trained with beside adapter=.",
-        )
-    return AdapterPlan(key, folder, identity, (), given=True)
+def _shown(written: spec.Spec, instance: Method | Task | Checkpoint) -> str:
+    """Return a spec for display, without paths and what does not move answers."""
+    kept = tuple((k, v) for k, v in written.values if k not in instance.unkeyed)
+    return str(spec.Spec(written.name, kept))

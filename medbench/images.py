@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
+from medbench.errors import UserError
 from medbench.files import open_image
 from medbench.model.llava import Backbone
 from medbench.task import Sample
@@ -50,11 +53,13 @@ class ImageEncoder:
         Raises:
             UserError: the image cannot be read.
         """
-        key = f"{sample.group}\n{sample.stamp}"
+        # Drawn images have no path; there the group and its stamp are the image.
+        path = sample.image if isinstance(sample.image, Path) else None
+        key = f"{sample.group}\n{sample.stamp}\n{path}"
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        image = open_image(sample.image)
+        image = _opened(sample)
         pixels = self._backbone.pixel_values([image])
         encoded = Encoded(
             pixels[0],
@@ -69,6 +74,18 @@ class ImageEncoder:
         self._held += _size(encoded)
         while self._held > self._limit and len(self._kept) > 1:
             self._held -= _size(self._kept.popitem(last=False)[1])
+
+
+def _opened(sample: Sample) -> Image:
+    try:
+        return open_image(sample.image)
+    # What reading an image out of an archive or a table may raise.
+    except (OSError, ValueError, SyntaxError, EOFError, LookupError) as error:
+        raise UserError(
+            f"cannot read the image of sample {sample.id}",
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
+            "Mend the data and run the same command again; what is answered is kept.",
+        ) from error
 
 
 def _size(encoded: Encoded) -> int:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medbench import __version__
+from medbench.errors import UserError
 from medbench.task import Sample
 
 
@@ -22,31 +25,50 @@ def digest(content: Any) -> str:
 
 
 def hash_files(paths: Iterable[Path]) -> str:
-    """Return one sha256 over names and contents of files; "" for no files."""
+    """Return one sha256 over names and contents of files; "" for no files.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
     parts = [[path.name, _hash_file(path)] for path in paths]
     return digest(parts) if parts else ""
 
 
 def hash_samples(samples: Sequence[Sample]) -> str:
-    """Return one sha256 over what the samples ask and what their images are stamped with."""
+    """Return one sha256 over what the samples ask and what their images are stamped with.
+
+    What a task knows beyond that (`meta`) counts as well: it may stand in the prompt.
+    """
     return digest(
-        [[s.id, s.question, s.answer, s.kind, s.group, s.stamp, s.roi is not None] for s in samples]
+        [
+            [s.id, s.question, s.answer, s.kind, s.group, s.stamp, s.roi is not None, dict(s.meta)]
+            for s in samples
+        ]
     )
 
 
 def versions() -> dict[str, str]:
-    """Return the version of every distribution imported so far, and of Python."""
+    """Return the version of medbench, of Python, and of every distribution imported so far."""
     import importlib.metadata as metadata
 
-    owners = metadata.packages_distributions()
+    owners = _owners(tuple(sys.path))
     loaded = {name.partition(".")[0] for name in sys.modules}
     names = {owner for module in loaded for owner in owners.get(module, ())}
     found = {name: metadata.version(name) for name in sorted(names)}
-    return {"python": platform.python_version(), **found}
+    # A bare checkout is no distribution.
+    return {**found, "medbench": __version__, "python": platform.python_version()}
 
 
-def hardware() -> dict[str, Any]:
-    """Return what the run runs on: processor, cores, and the GPU with its driver if any."""
+@functools.lru_cache(maxsize=1)
+def _owners(search_path: tuple[str, ...]) -> Mapping[str, Sequence[str]]:
+    """Return which distributions have a module of a name; looking costs a fifth of a second."""
+    import importlib.metadata as metadata
+
+    return metadata.packages_distributions()
+
+
+def hardware(device: str = "cpu") -> dict[str, Any]:
+    """Return what the run runs on: processor, cores, and the GPU if it runs on one."""
     import torch
 
     found: dict[str, Any] = {
@@ -55,8 +77,8 @@ def hardware() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
-    if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(device)
         found["gpu"] = properties.name
         found["gpu_memory_gib"] = round(properties.total_memory / 2**30, 1)
         found["cuda"] = torch.version.cuda
@@ -81,5 +103,17 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def _hash_file(path: Path) -> str:
+    try:
+        state = path.stat()
+        return _hash_content(path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}", f"{error.strerror or error}.", "Check the path and its rights."
+        ) from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _hash_content(path: Path, size: int, modified: int) -> str:
+    """Hash a file once a process: the cells of a grid share weights of many gigabytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

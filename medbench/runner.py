@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor
 
 from medbench import provenance, store
+from medbench.adapter_plan import RECORD, AdapterPlan, hash_weights
 from medbench.atomic import explaining_full_disks, write_json
-from medbench.cell import AdapterPlan, Cell, Request, partners, plan
+from medbench.cell import Cell, Request, plan
 from medbench.decoding.answer import Answer
 from medbench.decoding.context import DecodeContext
 from medbench.decoding.loop import decode
@@ -23,12 +23,13 @@ from medbench.decoding.select import resolve
 from medbench.images import ImageEncoder, stacked
 from medbench.metrics.attention import encode_map, encode_mask
 from medbench.model.llava import Backbone
+from medbench.order import partners
 from medbench.rows import Row
 from medbench.scoring import score_rows, to_json
 from medbench.task import Sample
 from medbench.tuning.adapter import attached
 from medbench.tuning.batch import Example
-from medbench.tuning.loop import Progress, train
+from medbench.tuning.loop import CHECKPOINT, Progress, train
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Report:
     """Where a run tells how far it is; the default is silence.
 
     Attributes:
-        stage: called with "load", "train", "decode" or "score" when one begins.
+        stage: called with "load", "wait", "train", "decode" or "score" when one begins.
         progress: called with samples or steps done, the total, and a short remark.
     """
 
@@ -75,35 +76,42 @@ def run(method: str, task: str, *, report: Report | None = None, **options: Any)
         UserError: anything asked for that cannot work.
     """
     if "out" in options:
-        options["out"] = Path(options["out"])
-    return execute(plan(Request(method=method, task=task, **options)), report=report or Report())
+        options["out"] = Path(options["out"]).expanduser()
+    return execute(plan(Request(method=method, task=task, **options)), report=report)
 
 
-def execute(cell: Cell, *, backbone: Backbone | None = None, report: Report | None = None) -> Run:
+def load(cell: Cell, report: Report) -> Backbone:
+    """Load a cell's backbone."""
+    report.stage("load", cell.display["backbone"])
+    return cell.checkpoint.load(device=torch.device(cell.device), dtype=getattr(torch, cell.dtype))
+
+
+def execute(
+    cell: Cell,
+    *,
+    load: Callable[[Cell, Report], Backbone] = load,
+    report: Report | None = None,
+) -> Run:
     """Run a planned cell; what its folder already holds is not done again.
 
     Args:
-        backbone: the cell's backbone if it is loaded already.
+        load: gives the cell's backbone; called only if there is something to do.
+
+    Raises:
+        UserError: another process is at it, the folder is broken or newer, or data cannot be read.
     """
     report = report or Report()
     with explaining_full_disks(cell.folder), store.locked(cell.folder, wait=False, what="run"):
+        store.check(cell.folder, cell.key)
         scores = store.read_scores(cell.folder)
         if scores is None:
-            backbone = backbone or load(cell, report)
+            backbone = load(cell, report)
             store.begin(cell.folder, describe(cell))
             with _adapted(cell, backbone, report) as ready:
                 rows = _decode(cell, ready, report)
             report.stage("score", "")
             scores = _score(cell, rows)
         return Run(cell.folder, scores)
-
-
-def load(cell: Cell, report: Report | None = None) -> Backbone:
-    """Load a cell's backbone."""
-    (report or Report()).stage("load", cell.display["backbone"])
-    return cell.checkpoint.load(
-        device=torch.device(cell.device), dtype=getattr(torch, cell.dtype)
-    )
 
 
 def describe(cell: Cell) -> dict[str, Any]:
@@ -119,25 +127,26 @@ def describe(cell: Cell) -> dict[str, Any]:
         "adapter": cell.adapter.key if cell.adapter else None,
         "metrics": [metric.name for metric in cell.metrics],
         "device": cell.device,
-        "command": " ".join(["medbench", *sys.argv[1:]]),
+        "command": cell.request.command,
         "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
+        "hardware": provenance.hardware(cell.device),
         "git": provenance.git_state(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
 @contextmanager
-def _adapted(cell: Cell, backbone: Backbone, report: Report) -> Iterator[Backbone]:
+def _adapted(cell: Cell, backbone: Backbone, report: Report) -> Generator[Backbone]:
     """Yield the backbone with the cell's adapter on it, trained now or before."""
     if cell.tuner is None or cell.adapter is None:
         yield backbone
         return
     folder = cell.adapter.folder
-    waiting = nullcontext() if cell.adapter.given else store.locked(folder, wait=True, what="adapter")
-    with waiting:
-        if not cell.adapter.ready:
-            _tune(cell, cell.adapter, backbone, report)
+    if not cell.adapter.ready:
+        report.stage("wait", "for another process that trains the same")
+        with store.locked(folder, wait=True, what="adapter"):
+            if not cell.adapter.ready:
+                _tune(cell, cell.adapter, backbone, report)
     with attached(backbone, cell.tuner, folder=folder) as adapter:
         yield adapter.backbone
 
@@ -147,17 +156,20 @@ def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) 
     assert tuner is not None and tuner.epochs is not None
     encoder, label = ImageEncoder(backbone), tuner.segments(backbone)
     grid = backbone.geometry.grid
-    segments: dict[int, Tensor] = {}
+    known: dict[int, Tensor] = {}
+
+    def segments(index: int) -> Tensor:
+        if index not in known:
+            known[index] = label(samples[index]) if label else torch.zeros(0, grid[0] * grid[1])
+        return known[index]
 
     def example(index: int) -> Example:
         sample = samples[index]
-        if index not in segments:
-            segments[index] = label(sample) if label else torch.zeros(0, grid[0] * grid[1])
         return Example(
             sample.id,
             backbone.prompt(cell.task.ask(sample), encoder(sample).features),
             backbone.template.encode_answer(backbone.tokenizer, sample.answer),
-            segments[index],
+            segments(index),
         )
 
     def tell(progress: Progress) -> None:
@@ -177,39 +189,43 @@ def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) 
         )
         adapter.save(planned.folder)
         size = sum(weight.nelement() for weight in adapter.trainable().values())
-    labelled = sum(bool(len(one)) for one in segments.values())
+    labelled = sum(bool(len(segments(index))) for index in range(len(samples)))
     write_json(
-        planned.folder / "adapter.json",
+        planned.folder / RECORD,
         {
             "schema": store.SCHEMA,
             "key": planned.key,
             "identity": planned.identity,
+            "files": hash_weights(planned.folder),
             "samples": len(samples),
             "samples_with_segments": labelled if label else None,
             "parameters": size,
             "versions": provenance.versions(),
         },
     )
+    # Only now: until the adapter is whole, hours of training may hang on it.
+    (planned.folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _decode(cell: Cell, backbone: Backbone, report: Report) -> list[Row]:
     """Answer the samples that the folder lacks; return all rows in the run's order."""
     done = {row["id"]: row for row in store.repair(cell.folder)}
     encoder = ImageEncoder(backbone)
-    swapped = (
-        partners(cell.every, cell.request.seed) if cell.decoder.image == "other" else {}
-    )
-    report.stage("decode", f"{len(cell.samples)} samples, {len(done)} already there")
+    swapped = partners(cell.every, cell.request.seed) if cell.decoder.image == "other" else {}
+    total = len(cell.samples)
+    report.stage("decode", f"{len(done)} of {total} already there" if done else "")
+    report.progress(len(done), total, "")
     with store.appending(cell.folder) as append:
         # Batches keep their borders, so that a continued run computes what a whole one does.
-        for start in range(0, len(cell.samples), cell.batch_size):
+        for start in range(0, total, cell.batch_size):
             batch = cell.samples[start : start + cell.batch_size]
-            if not all(sample.id in done for sample in batch):
-                rows = _answer(cell, backbone, encoder, batch, swapped)
-                fresh = [row for row in rows if row["id"] not in done]
-                append(fresh)
-                done |= {row["id"]: row for row in fresh}
-            report.progress(min(start + len(batch), len(cell.samples)), len(cell.samples), "")
+            if all(sample.id in done for sample in batch):
+                continue
+            rows = _answer(cell, backbone, encoder, batch, swapped)
+            fresh = [row for row in rows if row["id"] not in done]
+            append(fresh)
+            done |= {row["id"]: row for row in fresh}
+            report.progress(len(done), total, "")
     return [done[sample.id] for sample in cell.samples]
 
 
@@ -218,7 +234,7 @@ def _answer(
     backbone: Backbone,
     encoder: ImageEncoder,
     batch: Sequence[Sample],
-    swapped: dict[str, Sample],
+    swapped: Mapping[str, Sample],
 ) -> list[Row]:
     begin = time.perf_counter()
     images = [encoder(swapped.get(sample.id, sample)) for sample in batch]

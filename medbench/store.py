@@ -1,26 +1,28 @@
 """Run folders on disk: append a line a sample, resume, and find what is there.
 
-    run.json       what was run and with what; written first
-    samples.jsonl  one flushed line a sample; the last one may be half-written after a kill
-    scores.json    written last, by rename; its presence means complete
+run.json       what was run and with what; written first
+samples.jsonl  one flushed line a sample; the last one may be half-written after a kill
+scores.json    written last, by rename; its presence means complete
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from medbench.atomic import write_atomically, write_json
+from medbench.atomic import is_full, remove_leftovers, write_atomically, write_json
 from medbench.errors import UserError
 from medbench.rows import Row
 
 SCHEMA = 1
 RUN, SAMPLES, SCORES, LOCK = "run.json", "samples.jsonl", "scores.json", ".lock"
+# What run.json says that may change between a kill and the next start.
+_CIRCUMSTANCES = ("started", "device", "versions", "hardware", "git")
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,21 @@ class RunRecord:
 
 
 @contextmanager
-def locked(folder: Path, *, wait: bool, what: str) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool, what: str) -> Generator[None]:
     """Hold a folder for this process alone; the lock falls when the process ends, however.
 
     Args:
         wait: wait for the other process, or raise.
         what: "run" or "adapter", for the message.
+
+    Raises:
+        UserError: another process holds it, or the folder cannot be written to.
     """
     from filelock import FileLock, Timeout
 
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
         raise UserError(
@@ -74,18 +79,46 @@ def locked(folder: Path, *, wait: bool, what: str) -> Iterator[None]:
             f"It holds {folder / LOCK}.",
             "Wait for it to end, or stop it; then run the same command again.",
         ) from error
+    except OSError as error:
+        if is_full(error):
+            raise
+        raise UserError(
+            f"cannot write to {folder}",
+            f"{error.strerror or error}.",
+            "Choose another folder with --out, or change its rights.",
+        ) from error
     try:
+        remove_leftovers(folder)
         yield
     finally:
         lock.release()
 
 
+def check(folder: Path, key: str) -> None:
+    """Make sure that a folder is new, or belongs to the run of this key.
+
+    Raises:
+        UserError: its run.json is broken, from a newer medbench, or of another run.
+    """
+    if (folder / RUN).exists() and read_run(folder).get("key") != key:
+        raise UserError(
+            f"{folder} holds another run",
+            f"Its {RUN} does not have the key {key}; a folder was copied or renamed.",
+            "Move it away and run the same command again.",
+        )
+
+
 def begin(folder: Path, record: dict[str, Any]) -> None:
-    """Write run.json if the folder has none; a folder from a newer schema is an error."""
-    if (folder / RUN).exists():
-        read_run(folder)
-    else:
+    """Write run.json; of a run that goes on, add under what versions and where, if they changed."""
+    if not (folder / RUN).exists():
         write_json(folder / RUN, {"schema": SCHEMA, **record})
+        return
+    known = read_run(folder)
+    now = {name: record[name] for name in _CIRCUMSTANCES}
+    before = known.get("continued", [])
+    latest = before[-1] if before else known
+    if any(latest.get(name) != now[name] for name in _CIRCUMSTANCES[1:]):
+        write_json(folder / RUN, {**known, "continued": [*before, now]})
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -100,7 +133,9 @@ def read_run(folder: Path) -> dict[str, Any]:
         schema = int(record["schema"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"cannot read {path}", f"{type(error).__name__}: {error}", "Delete its folder."
+            f"cannot read {path}",
+            f"{type(error).__name__}: {error}",
+            "Delete it and run the same command again; the answers beside it are kept.",
         ) from error
     if schema > SCHEMA:
         raise UserError(
@@ -132,7 +167,7 @@ def repair(folder: Path) -> list[Row]:
 
 
 @contextmanager
-def appending(folder: Path) -> Iterator[Any]:
+def appending(folder: Path) -> Generator[Any]:
     """Yield a function that appends rows, all of a batch at once, and flushes them to disk."""
     with (folder / SAMPLES).open("ab") as file:
 
@@ -166,7 +201,9 @@ def read_scores(folder: Path) -> dict[str, Any] | None:
         schema = int(scores["schema"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"cannot read {path}", f"{type(error).__name__}: {error}", "Delete it and run again."
+            f"cannot read {path}",
+            f"{type(error).__name__}: {error}",
+            "Delete it and run the same command again; the answers beside it are kept.",
         ) from error
     if schema > SCHEMA:
         raise UserError(
@@ -221,13 +258,16 @@ def _complete_rows(path: Path) -> tuple[list[Row], int]:
         try:
             if not line.endswith(b"\n"):
                 raise ValueError("the line is cut off")
-            rows.append(json.loads(line))
+            row = json.loads(line)
+            if not isinstance(row, dict) or "id" not in row:
+                raise ValueError("it is not an answer to a sample")
+            rows.append(cast("Row", row))
         except ValueError as error:
             if number == len(lines):
                 break
             raise UserError(
                 f"line {number} of {path} is broken",
-                str(error),
+                f"{type(error).__name__}: {error}.",
                 "Delete that line; the sample is answered again.",
             ) from error
         length += len(line)

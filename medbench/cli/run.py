@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
@@ -64,16 +64,16 @@ def run(
     medbench run --method a3tune --task phantom
     medbench run --method "lora,lora+vcd[alpha=0.5|1.0]" --task vqa_rad --data DIR --seeds 0-4
     """
-    names = [spec.parse_list(backbone), spec.parse_list(task), spec.parse_list(method)]
+    backbones, tasks, methods = map(spec.parse_list, (backbone, task, method))
     numbers = _numbers(seeds)
     # Every name is looked at before anything heavy: a typo in the last one must not cost minutes.
-    _check_names(*names)
+    _check_names(backbones, tasks, methods)
     from medbench.cell import Request
 
     root = Path(out).expanduser()
     requests = [
         Request(method=m, task=t, backbone=b, seed=seed, out=root, **options)
-        for b, t, m, seed in product(*names, numbers)
+        for b, t, m, seed in product(backbones, tasks, methods, numbers)
     ]
     if plan_only:
         _show_plan(requests)
@@ -84,7 +84,12 @@ def run(
 def _check_names(backbones: list[str], tasks: list[str], methods: list[str]) -> None:
     from medbench import plugins
 
-    for kind, texts in (("backbone", backbones), ("task", tasks), ("method", methods)):
+    named: list[tuple[plugins.Kind, list[str]]] = [
+        ("backbone", backbones),
+        ("task", tasks),
+        ("method", methods),
+    ]
+    for kind, texts in named:
         for text in texts:
             for one in spec.parse_chain(text):
                 plugins.values(plugins.get(kind, one.name), one)
@@ -196,7 +201,7 @@ def _show_plan(requests: list[Request]) -> None:
 
 
 @contextmanager
-def _reporting() -> Iterator[Report]:
+def _reporting() -> Generator[Report]:
     """Yield a report that shows a line of progress on a terminal and nothing elsewhere."""
     from rich.console import Console
 
@@ -218,18 +223,19 @@ def _reporting() -> Iterator[Report]:
         progress.TextColumn("{task.fields[remark]}", markup=False),
     )
     with progress.Progress(*columns, console=console, transient=True) as bar:
-        line = bar.add_task("", total=None, visible=False, remark="", rate="")
+        lines: list[progress.TaskID] = []
 
         def stage(name: str, remark: str) -> None:
-            bar.reset(
-                line, total=None, visible=True, description=_STAGES[name], remark=remark, rate=""
-            )
+            for line in lines:
+                bar.remove_task(line)
+            lines[:] = [bar.add_task(_STAGES[name], total=None, remark=remark, rate="")]
 
         def step(done: int, total: int, remark: str) -> None:
+            (line,) = lines
             task = bar.tasks[0]
             if task.total is None:
                 # What was done before this process counts neither for the rate nor the time left.
-                bar.reset(line, total=total, completed=done, visible=True, **task.fields)
+                bar.reset(line, total=total, completed=done)
             rate = f"{task.speed:.1f}/s" if task.speed else ""
             bar.update(line, completed=done, rate=rate, remark=remark or task.fields["remark"])
 

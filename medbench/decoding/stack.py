@@ -39,7 +39,7 @@ class RowStack:
         self._columns = where(visual)[0] if record_attention else None
         self._has_image = visual.any(1)
         self.attention: Tensor | None = None
-        self._cache = DynamicCache(config=backbone.language_model.config)
+        self._cache = DynamicCache()
         embeddings = left_padded([backbone.embed(prompt) for prompt in prompts])
         self.logits = self._forward(embeddings, positions(self._mask))
 
