@@ -147,6 +147,9 @@ def _adapted(cell: Cell, backbone: Backbone, report: Report) -> Generator[Backbo
         with store.locked(folder, wait=True, what="adapter"):
             if not cell.adapter.ready:
                 _tune(cell, cell.adapter, backbone, report)
+    if not cell.adapter.given:
+        # Only now: until the adapter is whole, hours of training may hang on it.
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     with attached(backbone, cell.tuner, folder=folder) as adapter:
         yield adapter.backbone
 
@@ -203,8 +206,6 @@ def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) 
             "versions": provenance.versions(),
         },
     )
-    # Only now: until the adapter is whole, hours of training may hang on it.
-    (planned.folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _decode(cell: Cell, backbone: Backbone, report: Report) -> list[Row]:
@@ -294,6 +295,4 @@ def _row(sample: Sample, prompt: str, answer: Answer) -> Row:
 
 def _score(cell: Cell, rows: list[Row]) -> dict[str, Any]:
     scores, scored = score_rows(rows, [metric.name for metric in cell.metrics])
-    content = to_json(scores, scored)
-    store.finish(cell.folder, scored, content)
-    return content
+    return store.finish(cell.folder, scored, to_json(scores, scored))

@@ -180,11 +180,17 @@ def appending(folder: Path) -> Generator[Any]:
         yield append
 
 
-def finish(folder: Path, rows: Sequence[Row], scores: dict[str, Any]) -> None:
-    """Write the rows with their scores, then scores.json, which makes the run complete."""
+def finish(folder: Path, rows: Sequence[Row], scores: dict[str, Any]) -> dict[str, Any]:
+    """Write the rows with their scores, then scores.json, which makes the run complete.
+
+    Returns:
+        The content of scores.json.
+    """
     text = "".join(_line(row) for row in rows)
     write_atomically(folder / SAMPLES, lambda path: path.write_text(text, encoding="utf-8"))
-    write_json(folder / SCORES, {"schema": SCHEMA, **scores})
+    content = {"schema": SCHEMA, **scores}
+    write_json(folder / SCORES, content)
+    return content
 
 
 def read_scores(folder: Path) -> dict[str, Any] | None:

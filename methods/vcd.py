@@ -20,7 +20,8 @@ class VCD(Decoder):
     scores = (1 + alpha) z - alpha z_noised, where z(y) >= max z + ln beta (Eq. 3 and 4).
 
     Args:
-        alpha: weight of the contrast; beta: plausibility cut on the main branch.
+        alpha: weight of the contrast.
+        beta: plausibility cut on the main branch; 0 cuts nothing.
         noise_step: diffusion step, 0 to 999, of the normalised pixels.
     """
 
@@ -34,6 +35,12 @@ class VCD(Decoder):
     alpha: float = 1.0
     beta: float = 0.1
     noise_step: int = 500
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta <= 1:
+            raise ValueError("beta lies in 0 to 1")
+        if not 0 <= self.noise_step < STEPS:
+            raise ValueError(f"noise_step lies in 0 to {STEPS - 1}")
 
     def branches(self, prompts: list[Prompt], context: DecodeContext) -> dict[str, list[Prompt]]:
         """Add the same prompts with features of the noised image."""

@@ -37,7 +37,9 @@ class Phantom(Checkpoint):
         """Yield the directory's configs, tokenizer files and weights."""
         from medbench.backbones.llava_hf import checkpoint_files
 
-        yield from (path for path in checkpoint_files(self._directory()) if path.name != "build.json")
+        yield from (
+            path for path in checkpoint_files(self._directory()) if path.name != "build.json"
+        )
 
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Backbone:
         """Load the directory, an ordinary transformers LLaVA."""

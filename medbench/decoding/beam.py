@@ -83,9 +83,9 @@ def search(
     for step in range(max_new_tokens):
         scores = combined(decoder, stack, names, step).log_softmax(-1)
         scores = scores.view(len(alive), width, -1)
-        total = scores + torch.tensor(
-            [searches[i].scores for i in alive], device=device
-        ).unsqueeze(-1)
+        total = scores + torch.tensor([searches[i].scores for i in alive], device=device).unsqueeze(
+            -1
+        )
         best, index = total.flatten(1).topk(keep_best)
         parents: list[int] = []
         chosen: list[int] = []
@@ -116,7 +116,7 @@ def search(
 
 def _advance(
     beams: Beams,
-    candidates: "zip[tuple[float, int]]",
+    candidates: zip[tuple[float, int]],
     vocabulary: int,
     context: DecodeContext,
     limit: int,
@@ -152,9 +152,7 @@ def _advance(
     return picked
 
 
-def _answer(
-    beams: Beams, recorded: list[Tensor], context: DecodeContext, branches: int
-) -> Answer:
+def _answer(beams: Beams, recorded: list[Tensor], context: DecodeContext, branches: int) -> Answer:
     best = beams.finished[0]
     return Answer(
         tuple(best.tokens),

@@ -42,9 +42,7 @@ def decode(
         record_attention=record_attention,
     )
     decode_rows = search if selection.beams > 1 else _decode_tokens
-    return decode_rows(
-        decoder, stack, names, context, selection, max_new_tokens, record_scores
-    )
+    return decode_rows(decoder, stack, names, context, selection, max_new_tokens, record_scores)
 
 
 def _decode_tokens(

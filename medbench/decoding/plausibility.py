@@ -15,9 +15,9 @@ def plausible(scores: Tensor, main: Tensor, beta: float | None) -> Tensor:
 
     Args:
         scores, main: float32 [rows, vocabulary]; logits or log-probabilities alike.
-        beta: 0 < beta <= 1; None keeps everything.
+        beta: 0 <= beta <= 1; 0 and None keep everything.
     """
-    if beta is None:
+    if not beta:
         return scores
     floor = main.amax(-1, keepdim=True) + math.log(beta)
     return scores.masked_fill(main < floor, -torch.inf)

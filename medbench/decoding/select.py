@@ -52,9 +52,7 @@ def resolve(decoder: Decoder, preset: str) -> Selection:
     return selection
 
 
-def pick(
-    scores: Tensor, selection: Selection, generators: Sequence[torch.Generator]
-) -> Tensor:
+def pick(scores: Tensor, selection: Selection, generators: Sequence[torch.Generator]) -> Tensor:
     """Return one token per row, int64 [rows].
 
     Args:

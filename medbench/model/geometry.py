@@ -41,7 +41,7 @@ class Geometry:
         fill = tuple(int(255 * mean) for mean in self.mean)
         placed = self._place(image.convert("RGB"), Image.Resampling.BICUBIC, fill)
         values = np.asarray(placed, dtype=np.float32) / 255
-        mean, std = np.float32(self.mean), np.float32(self.std)
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         return torch.from_numpy(((values - mean) / std).transpose(2, 0, 1).copy())
 
     def mask_to_grid(

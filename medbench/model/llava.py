@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from PIL import Image
@@ -50,12 +50,16 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         """Where the embeddings are, and so where inputs go."""
-        return self.language_model.get_input_embeddings().weight.device
+        return self._embedding.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
-        return self.language_model.get_input_embeddings().weight.dtype
+        return self._embedding.weight.dtype
+
+    @property
+    def _embedding(self) -> nn.Embedding:
+        return cast("nn.Embedding", self.language_model.get_input_embeddings())
 
     @property
     def image_tokens(self) -> int:
@@ -121,4 +125,4 @@ class Backbone:
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return the text of new tokens, special ones left out."""
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))

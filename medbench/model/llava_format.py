@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Generator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def load_llava(
     config = read_config(directory)
     with _quiet():
         try:
-            model, report = LlavaForConditionalGeneration.from_pretrained(
+            loaded: Any = LlavaForConditionalGeneration.from_pretrained(
                 directory,
                 config=config,
                 dtype=dtype,
@@ -61,6 +61,7 @@ def load_llava(
             raise UserError(
                 f"cannot load {directory}", str(error).splitlines()[0], "Download it again."
             ) from error
+    model, report = loaded
     _require_all_tensors(directory, report)
     return assemble(
         model.eval().to(device),
@@ -82,7 +83,7 @@ def assemble(
     offers: tuple[str, ...],
 ) -> Backbone:
     """Take a LLaVA model apart; the parts share its weights."""
-    config = model.config
+    config: Any = model.config
     model.requires_grad_(False)
     strategy = config.vision_feature_select_strategy
     return Backbone(
@@ -149,7 +150,8 @@ def read_geometry(directory: Path, config: LlavaConfig) -> Geometry:
         data = read_json(directory / "preprocessor_config.json")
     elif (directory / "processor_config.json").is_file():
         data = read_json(directory / "processor_config.json").get("image_processor", {})
-    size = config.vision_config.image_size
+    vision: Any = config.vision_config
+    size = vision.image_size
     fit = "squash"
     if data.get("do_pad"):
         fit = "pad"
@@ -159,7 +161,7 @@ def read_geometry(directory: Path, config: LlavaConfig) -> Geometry:
         fit = "crop"
     return Geometry(
         size=size,
-        patch=config.vision_config.patch_size,
+        patch=vision.patch_size,
         fit=fit,
         mean=tuple(data.get("image_mean", CLIP_MEAN)),
         std=tuple(data.get("image_std", CLIP_STD)),
@@ -206,7 +208,7 @@ def _require_all_tensors(directory: Path, report: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Keep transformers' progress bars and load reports off the screen while loading."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

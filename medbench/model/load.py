@@ -50,12 +50,15 @@ def resolve_device(device: str, dtype: str) -> tuple[str, str]:
         raise UserError(f"no dtype '{dtype}'", "", f"Take auto, {', '.join(DTYPES)}.")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise UserError(f"no device '{device}'", "", "Take auto, cpu, cuda or cuda:N.") from error
+    kind, colon, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise UserError(f"no device '{device}'", "", "Take auto, cpu, cuda or cuda:N.")
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"no device '{device}' here", "torch finds no GPU.", "Take --device cpu.")
+    count = torch.cuda.device_count()
+    if number and int(number) >= count:
+        why = f"torch finds {count} of them, cuda:0 to cuda:{count - 1}."
+        raise UserError(f"no device '{device}' here", why, "Take one of these.")
     if dtype == "auto":
         dtype = "bfloat16" if kind == "cuda" else "float32"
     return device, dtype

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -42,9 +42,9 @@ def build_toy(toy: Toy, *, device: torch.device, dtype: torch.dtype) -> Backbone
         num_attention_heads=toy.heads,
         num_key_value_heads=toy.kv_heads,
         max_position_embeddings=2048,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=SPECIAL.index("<s>"),
+        eos_token_id=SPECIAL.index("</s>"),
+        pad_token_id=SPECIAL.index("<pad>"),
     )
     vision = CLIPVisionConfig(
         image_size=IMAGE_SIZE,
@@ -57,14 +57,14 @@ def build_toy(toy: Toy, *, device: torch.device, dtype: torch.dtype) -> Backbone
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=SPECIAL.index("<image>"),
         image_seq_length=(IMAGE_SIZE // PATCH) ** 2,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         tie_word_embeddings=False,
     )
-    config._attn_implementation = {"text_config": attention.register(), "vision_config": "sdpa"}
-    model = LlavaForConditionalGeneration(config)
+    model: Any = LlavaForConditionalGeneration(config)
+    model.set_attn_implementation({"text_config": attention.register()})
     _fill(model, toy.seed, toy.spread)
     return assemble(
         model.eval().to(device, dtype),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from medbench.model.rows import RowMasks
-from medbench.tuning.experts import Experts, Router, pooled, router, top_weights
+from medbench.tuning.experts import Combine, Experts, Router, pooled, router, top_weights
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class A3MoEConfig:
     router: Router = "linear"
     q_pool: Literal["question", "official_span"] = "question"
     q_apply: Literal["all", "text"] = "all"
-    k_combine: Literal["weighted", "weighted_renorm", "last_write"] = "weighted"
+    k_combine: Combine = "weighted"
     k_text: Literal["none", "shared"] = "none"
     test_dropout: bool = False
     keeps_heads: bool = False
@@ -77,7 +77,7 @@ class KeyMoE(nn.Module):
             Experts(inputs, outputs, count=1, **sizes) if config.k_text == "shared" else None
         )
         self.top = config.k_top
-        self.combine = config.k_combine
+        self.combine: Combine = config.k_combine
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return gates (Eq. 6), weights of the kept experts, and the choice; each [..., E]."""
@@ -143,7 +143,7 @@ class A3MoE(nn.Module):
     def attach(self, layers: nn.ModuleList) -> Callable[[], None]:
         """Hook the mixtures onto the layers; return the function that takes them off again."""
         handles = []
-        for index, layer in enumerate(layers):
+        for index, layer in enumerate(cast("Iterable[Any]", layers)):
             if len(self.query):
                 hook = self._query_hook(index)
                 handles.append(layer.self_attn.q_proj.register_forward_hook(hook))
@@ -171,20 +171,23 @@ class A3MoE(nn.Module):
         self._gates = {layer: gates[rows] for layer, gates in self._gates.items()}
 
     def _query_hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
+        query = cast("QueryMoE", self.query[index])
+
         def add(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
             x, masks = inputs[0].float(), self._whole(inputs[0])
             if masks is not None:
-                self._gates[index] = self.query[index].route(x, self._pool(masks))
+                self._gates[index] = query.route(x, self._pool(masks))
             visual = None if masks is None else masks.visual
-            update = self.query[index](self._dropped(x), self._gates[index], visual)
+            update = query(self._dropped(x), self._gates[index], visual)
             return output + update.to(output.dtype)
 
         return add
 
     def _key_hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
+        key = cast("KeyMoE", self.key[index])
+
         def add(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            key, masks = self.key[index], self._whole(inputs[0])
-            x = inputs[0].float()
+            x, masks = inputs[0].float(), self._whole(inputs[0])
             if masks is None:
                 everywhere = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
                 return output + key.text_update(self._dropped(x), everywhere).to(output.dtype)

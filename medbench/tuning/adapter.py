@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,7 +89,7 @@ class Adapter:
 @contextmanager
 def attached(
     backbone: Backbone, tuner: Tuner, *, seed: int = 0, folder: Path | None = None
-) -> Iterator[Adapter]:
+) -> Generator[Adapter]:
     """Attach a tuner's adapter for the duration of a block; then the backbone is as before.
 
     Args:
@@ -137,7 +137,7 @@ def _put_back(model: nn.Module, switches: dict[str, bool]) -> None:
 
 
 @contextmanager
-def _explaining(folder: Path) -> Iterator[None]:
+def _explaining(folder: Path) -> Generator[None]:
     """Turn what goes wrong with an adapter's files into an error that names the folder."""
     try:
         yield

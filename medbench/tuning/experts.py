@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 Router = Literal["linear", "mlp"]
+Combine = Literal["weighted", "weighted_renorm", "last_write"]
 
 
 class Experts(nn.Module):
@@ -63,9 +64,7 @@ def pooled(x: Tensor, mask: Tensor) -> Tensor:
     return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-def top_weights(
-    gates: Tensor, keep: int, combine: Literal["weighted", "weighted_renorm", "last_write"]
-) -> tuple[Tensor, Tensor]:
+def top_weights(gates: Tensor, keep: int, combine: Combine) -> tuple[Tensor, Tensor]:
     """Return the weights of the kept experts, and which were kept; both [..., E].
 
     Args:

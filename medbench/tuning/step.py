@@ -54,8 +54,12 @@ def forward(tuner: Tuner, adapter: Adapter, batch: TrainBatch) -> tuple[TrainVie
     if wanted is not None:
         queries, valid = where(wanted)
         columns, _ = where(batch.masks.visual)
-        # Gradient checkpointing runs a layer twice; the second run must not replace the first.
-        arguments["probe"] = AttentionProbe(queries, columns, maps.setdefault)
+
+        def take(layer: int, rows: Tensor) -> None:
+            # Gradient checkpointing runs a layer twice; the second run must not replace the first.
+            maps.setdefault(layer, rows)
+
+        arguments["probe"] = AttentionProbe(queries, columns, take)
     longest = int(batch.answer.sum(1).max())
     output = adapter.model(
         inputs_embeds=batch.embeddings,

@@ -1,0 +1,5 @@
+"""The world in the box: drawn images, questions about them, and a small model trained on them.
+
+It exists so that every method runs on any laptop and attention has a ground truth. It proves
+nothing about medicine.
+"""

@@ -1,0 +1,100 @@
+"""Fixtures that several folders of tests share; torch is imported only by tests that use them."""
+
+from dataclasses import replace
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """Return a loader of toy backbones in float32; `ends` lets that many letters end an answer."""
+    import medbench
+
+    loaded = {}
+
+    def load(spec="toy", ends=0):
+        if spec not in loaded:
+            loaded[spec] = medbench.load_backbone(spec, device="cpu", dtype="float32")
+        backbone = loaded[spec]
+        return replace(backbone, eos_token_ids=(2, *range(20, 20 + ends))) if ends else backbone
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Return eight random images of different sizes."""
+    import numpy as np
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    sizes = [(20 + 3 * index, 40 - 2 * index, 3) for index in range(8)]
+    return [Image.fromarray(draw.integers(0, 256, size, dtype=np.uint8)) for size in sizes]
+
+
+@pytest.fixture(scope="session")
+def questions():
+    """Return eight questions of different lengths."""
+    return [
+        "is it?",
+        "what organ is shown in this image?",
+        "a",
+        "where is the lesion, left or right?",
+        "no",
+        "why",
+        "does the picture contain liver?",
+        "size?",
+    ]
+
+
+@pytest.fixture(scope="session")
+def eager():
+    """Return a maker of plain references: eager attention, one row, no padding, no cache."""
+    import copy
+
+    import torch
+
+    class Reference:
+        def __init__(self, backbone):
+            self.backbone = backbone
+            self.language_model = copy.deepcopy(backbone.language_model)
+            self.language_model.set_attn_implementation("eager")
+
+        def features(self, pixels):
+            """Return [N, width] for pixels [3, size, size]."""
+            hidden = self.backbone.vision_tower(pixels[None], output_hidden_states=True)
+            return self.backbone.projector(hidden.hidden_states[-2][:, 1:])[0].detach()
+
+        def embed(self, ids, features=None):
+            """Return [T, width]; features take the places of the image's ids, in order."""
+            table = self.language_model.get_input_embeddings().weight
+            rows, unused = [], [] if features is None else list(features)
+            for token in ids:
+                visual = features is not None and token == self.backbone.image_token_id
+                rows.append(unused.pop(0) if visual else table[token])
+            assert not unused
+            return torch.stack(rows)
+
+        def run(self, ids, features=None):
+            """Return logits [T, vocabulary] and attention [layers, heads, T, T]."""
+            with torch.no_grad():
+                output = self.language_model(
+                    inputs_embeds=self.embed(ids, features)[None],
+                    use_cache=False,
+                    output_attentions=True,
+                )
+            return output.logits[0], torch.cat(output.attentions)
+
+        def next(self, ids, features=None):
+            """Return the logits [vocabulary] of the token after these."""
+            return self.run(ids, features)[0][-1]
+
+    made = {}
+
+    def make(backbone):
+        key = id(backbone.language_model)
+        if key not in made:
+            made[key] = Reference(backbone)
+        return made[key]
+
+    return make

@@ -1,0 +1,214 @@
+"""A sample's answer does not depend on its neighbours: batch 1, any batch, any order."""
+
+import pytest
+import torch
+
+import medbench
+
+DECODERS = [
+    "greedy",
+    "beam",
+    "nucleus",
+    "vcd",
+    "vcd[select=sample]",
+    "vcd[beams=3]",
+    "blind",
+]
+# Spec, and how many letters end an answer there: enough for rows to finish at different times.
+BACKBONES = [("toy", 6), ("toy[text=mistral,kv_heads=1]", 6), ("toy[text=qwen2,kv_heads=4]", 5)]
+NAMES = [f"sample {index}" for index in range(8)]
+TOKENS = 26
+
+
+def answers(backbone, method, images, questions, *, order=range(8), batch_size, **options):
+    decoded = medbench.generate(
+        backbone,
+        method=method,
+        images=[images[index] for index in order],
+        prompts=[questions[index] for index in order],
+        ids=[NAMES[index] for index in order],
+        batch_size=batch_size,
+        **{"max_new_tokens": TOKENS} | options,
+    )
+    return dict(zip(order, decoded, strict=True))
+
+
+@pytest.mark.parametrize(("spec", "ends"), BACKBONES)
+@pytest.mark.parametrize("method", DECODERS)
+def test_batched_and_shuffled_answers_are_those_of_single_runs(
+    toy, images, questions, method, spec, ends
+):
+    backbone = toy(spec, ends=ends)
+    single = answers(backbone, method, images, questions, batch_size=1, record_attention=True)
+    lengths = {len(answer.token_ids) for answer in single.values()}
+    assert len(lengths) >= 3, "rows must leave the stack at different times"
+    assert max(lengths) >= 24, "some row must stay long"
+    for order, batch_size in (([5, 2, 7, 0, 3, 6, 1, 4], 8), ([7, 6, 5, 4, 3, 2, 1, 0], 3)):
+        batched = answers(
+            backbone,
+            method,
+            images,
+            questions,
+            order=order,
+            batch_size=batch_size,
+            record_attention=True,
+        )
+        for index, answer in single.items():
+            assert batched[index].token_ids == answer.token_ids
+            assert batched[index].stop == answer.stop
+            assert batched[index].forwards == answer.forwards
+            attention = torch.from_numpy(batched[index].attention)
+            assert torch.allclose(attention, torch.from_numpy(answer.attention), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["greedy", "nucleus", "vcd[select=sample]"])
+def test_scores_of_a_ragged_batch_are_those_of_single_runs(toy, images, questions, method):
+    single = answers(toy(), method, images, questions, batch_size=1, record_scores=TOKENS)
+    batched = answers(toy(), method, images, questions, batch_size=8, record_scores=TOKENS)
+    for index, answer in single.items():
+        assert answer.scores.shape[0] == len(answer.token_ids)
+        assert answer.scores.dtype == torch.float32
+        kept = answer.scores.isfinite()
+        assert torch.equal(batched[index].scores.isfinite(), kept)
+        assert torch.allclose(batched[index].scores[kept], answer.scores[kept], rtol=0, atol=1e-4)
+
+
+def test_shuffled_gives_each_question_the_next_image_in_every_batch_size(toy, images, questions):
+    backbone = toy(ends=6)
+    shuffled = answers(backbone, "shuffled", images, questions, batch_size=3)
+    again = answers(backbone, "shuffled", images, questions, batch_size=8)
+    rolled = images[1:] + images[:1]
+    expected = answers(backbone, "greedy", rolled, questions, batch_size=1)
+    own = answers(backbone, "greedy", images, questions, batch_size=1)
+    for index in range(8):
+        assert shuffled[index].token_ids == expected[index].token_ids == again[index].token_ids
+    assert any(shuffled[i].token_ids != own[i].token_ids for i in range(8))
+
+
+def test_blind_answers_are_those_of_the_prompt_without_its_image(toy, images, questions):
+    backbone = toy(ends=6)
+    blind = answers(backbone, "blind", images, questions, batch_size=8)
+    prompts = [
+        backbone.prompt(question, torch.zeros(backbone.image_tokens, 32)).without_image().ids
+        for question in questions
+    ]
+    text = medbench.generate(
+        backbone, input_ids=[ids.tolist() for ids in prompts], max_new_tokens=TOKENS, batch_size=1
+    )
+    other = answers(backbone, "blind", images[::-1], questions, batch_size=8)
+    for index in range(8):
+        assert blind[index].token_ids == text[index].token_ids == other[index].token_ids
+
+
+@pytest.mark.parametrize("method", ["nucleus", "vcd[select=sample]"])
+def test_draws_follow_the_seed_and_the_id(toy, images, questions, method):
+    first = answers(toy(), method, images, questions, batch_size=8, seed=1)
+    same = answers(toy(), method, images, questions, batch_size=8, seed=1)
+    other_seed = answers(toy(), method, images, questions, batch_size=8, seed=2)
+    renamed = medbench.generate(
+        toy(),
+        method=method,
+        images=images,
+        prompts=questions,
+        ids=[f"other {index}" for index in range(8)],
+        seed=1,
+        max_new_tokens=TOKENS,
+    )
+    for index in range(8):
+        assert same[index].token_ids == first[index].token_ids
+        assert other_seed[index].token_ids != first[index].token_ids
+        assert renamed[index].token_ids != first[index].token_ids
+
+
+def test_equal_ids_draw_equally_and_other_ids_do_not(toy, images):
+    decoded = medbench.generate(
+        toy(),
+        method="nucleus",
+        images=[images[0]] * 3,
+        prompts=["what is it?"] * 3,
+        ids=["a", "b", "a"],
+        max_new_tokens=16,
+    )
+    assert decoded[0].token_ids == decoded[2].token_ids != decoded[1].token_ids
+
+
+@pytest.mark.parametrize(
+    ("method", "rows"), [("greedy", 1), ("vcd", 2), ("blind", 1), ("nucleus", 1)]
+)
+def test_forwards_count_each_branch_once_per_token(toy, images, questions, method, rows):
+    decoded = answers(toy(ends=6), method, images, questions, batch_size=8)
+    for answer in decoded.values():
+        assert answer.forwards == rows * len(answer.token_ids)
+
+
+def test_beam_forwards_count_the_prompt_once_and_then_every_beam(toy, images, questions):
+    decoded = answers(toy(), "beam", images, questions, batch_size=8, max_new_tokens=6)
+    assert {answer.forwards for answer in decoded.values()} == {1 + 5 * 5}
+    branched = answers(toy(), "vcd[beams=3]", images, questions, batch_size=8, max_new_tokens=6)
+    assert {answer.forwards for answer in branched.values()} <= {2 * (1 + 5 * 3)} | {
+        2 * (1 + steps * 3) for steps in range(5)
+    }
+
+
+def test_a_finished_row_takes_no_further_part(toy, images, questions, monkeypatch):
+    """The forward passes of the language model shrink as rows finish."""
+    backbone = toy(ends=6)
+    seen = []
+    hook = backbone.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+    )
+    try:
+        decoded = answers(backbone, "vcd", images, questions, batch_size=8)
+    finally:
+        hook.remove()
+    lengths = [len(answer.token_ids) for answer in decoded.values()]
+    expected = [2 * sum(length > step for length in lengths) for step in range(max(lengths))]
+    assert seen == expected
+    assert len(set(expected)) > 2
+
+
+def test_stop_strings_end_an_answer_and_are_cut_from_its_text(toy, images, questions):
+    from dataclasses import replace
+
+    plain = answers(toy(), "greedy", images, questions, batch_size=8)
+    text = plain[1].text
+    stop = text[5:7]
+    backbone = replace(toy(), stop_strings=(stop,))
+    for batch_size in (1, 8):
+        stopped = answers(backbone, "greedy", images, questions, batch_size=batch_size)
+        assert stopped[1].stop == "stop"
+        assert stopped[1].text == text.partition(stop)[0].strip()
+        assert stopped[1].token_ids == plain[1].token_ids[: len(stopped[1].token_ids)]
+        assert len(stopped[1].token_ids) < TOKENS
+
+
+def test_beams_with_stop_strings_go_on_to_the_end(toy, images, questions):
+    """More beams may end at once than stand in reserve; the search must survive it."""
+    from dataclasses import replace
+
+    backbone = replace(toy(), stop_strings=tuple("abcdefghijklmnopqrstuvwxyz"))
+    single = answers(backbone, "beam", images, questions, batch_size=1)
+    batched = answers(backbone, "beam", images, questions, batch_size=8)
+    for index in range(8):
+        assert single[index].token_ids == batched[index].token_ids
+        assert not any(letter in single[index].text for letter in "abcdefghijklmnopqrstuvwxyz")
+    assert {answer.stop for answer in single.values()} >= {"stop"}
+
+
+def test_the_limit_ends_an_answer_and_is_said_so(toy, images, questions):
+    for method in ("greedy", "beam", "nucleus"):
+        decoded = answers(toy(), method, images, questions, batch_size=8, max_new_tokens=3)
+        assert {len(a.token_ids) for a in decoded.values() if a.stop == "length"} == {3}
+        one = answers(toy(), method, images, questions, batch_size=8, max_new_tokens=1)
+        assert {len(a.token_ids) for a in one.values()} == {1}
+
+
+def test_an_end_token_is_kept_in_the_ids_and_left_out_of_the_text(toy, images, questions):
+    backbone = toy("toy[text=qwen2,kv_heads=4]", ends=5)
+    decoded = answers(backbone, "greedy", images, questions, batch_size=8)
+    finished = [answer for answer in decoded.values() if answer.stop == "eos"]
+    assert finished
+    for answer in finished:
+        assert answer.token_ids[-1] in backbone.eos_token_ids
+        assert not set(answer.token_ids[:-1]) & set(backbone.eos_token_ids)
+    assert backbone.text([30, 2]) == backbone.text([30]) != ""

@@ -1,0 +1,45 @@
+"""What the documents say works: their code runs as printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import medbench
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture
+def page_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The method of docs/add-a-method.md, dropped into an empty working folder."""
+    page = (DOCS / "add-a-method.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "blurred.py").write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return source
+
+
+def test_the_method_of_the_page_is_short_and_runs_as_printed(page_method: str) -> None:
+    code = [line for line in page_method.splitlines() if line.strip()]
+    assert len(code) < 30
+    backbone = medbench.load_backbone("toy", device="cpu", dtype="float32")
+    images = [Image.effect_noise((20, 30), 60).convert("RGB") for _ in range(2)]
+    given = {"images": images, "prompts": ["what is it", "is it so"], "max_new_tokens": 8}
+    blurred = medbench.generate(backbone, method="blurred[alpha=0.5]", **given)
+    plain = medbench.generate(backbone, method="greedy", **given)
+    off = medbench.generate(backbone, method="blurred[alpha=0]", **given)
+    assert [a.token_ids for a in off] == [a.token_ids for a in plain]
+    assert [a.token_ids for a in blurred] != [a.token_ids for a in plain]
+
+
+def test_every_page_that_is_linked_exists() -> None:
+    root = DOCS.parent
+    pages = [root / "README.md", *DOCS.glob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
