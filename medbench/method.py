@@ -5,7 +5,8 @@ A method is one frozen dataclass in one file. Its annotated attributes are its p
 `medbench list` reads them from the source without running it:
 
 - `name`: what users type; `paper`: where it comes from;
-- `needs`: what a backbone or a task must offer (`"attention"`, `"roi"`, ...);
+- `needs`: what a backbone or a task must offer (`"attention"`, `"roi"`, ...); `uses`: what it takes
+  where it is offered and does without elsewhere;
 - `variants`: name -> parameter values, e.g. those of the published code;
 - `deviates`: where this file knowingly differs from the published code, in a sentence;
 - `unkeyed`: parameters that move no answer by themselves (what a path leads to is hashed).
@@ -38,6 +39,7 @@ class Method:
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
+    uses: ClassVar[tuple[str, ...]] = ()
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     deviates: ClassVar[str] = ""
     unkeyed: ClassVar[tuple[str, ...]] = ()

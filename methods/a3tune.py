@@ -51,6 +51,7 @@ class A3Tune(Tuner):
     name = "a3tune"
     paper = "Chang et al. 2025, A3Tune (ACL); published code github.com/Aofei-Chang/A3Tune"
     needs = ("training", "attention", "image_span")
+    uses = ("roi",)
     variants = {
         "official": {
             "R": 32,

@@ -58,6 +58,7 @@ class Phantom(Task):
         "coverage/minmax",
         "intensity/sum",
         "intensity/minmax",
+        "attention/in_roi",
     )
     passport = {
         "train": {

@@ -152,6 +152,14 @@ def _head(cell: Cell, number: int, of: int) -> None:
     if cell.missing:
         whole = len(cell.every) + len(cell.missing)
         click.echo(f"  partial: {len(cell.missing)} of {whole} samples lack their image", err=True)
+    train = cell.adapter.train if cell.adapter else ()
+    if cell.tuner and "roi" in cell.tuner.uses and train:
+        regions = sum(sample.roi is not None for sample in train)
+        if regions < len(train):
+            click.echo(
+                f"  note: {regions} of {len(train)} training samples have a region to align with",
+                err=True,
+            )
     if cell.request.limit and cell.identity["limit"]:
         click.echo(f"  partial: the first {len(cell.samples)} of {len(cell.every)}", err=True)
 

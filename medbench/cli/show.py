@@ -19,7 +19,7 @@ from medbench.task import Task
 
 # Literal attributes that are printed as they are, in this order.
 _FACTS = (
-    "version", "paper", "licence", "source", "restricted", "needs", "offers", "kinds",
+    "version", "paper", "licence", "source", "restricted", "needs", "uses", "offers", "kinds",
     "range", "metrics", "prompt", "deviates",
 )  # fmt: skip
 _TEXT_LENGTH = 300

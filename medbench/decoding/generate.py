@@ -64,13 +64,25 @@ def generate(
             what is not there.
     """
     decoder = create_decoder(method) if isinstance(method, str) else method
-    require(decoder, backbone.offers + (("roi",) if rois is not None else ()))
+    _check_inputs(prompts, input_ids, images, pixel_values)
+    given = images is not None or pixel_values is not None
+    offers = [one for one in backbone.offers if given or one not in ("pixels", "image_span")]
+    require(decoder, [*offers, "roi"] if rois is not None else offers)
     chosen = resolve(replace(decoder, **selection) if selection else decoder, preset)
-    count = _count(prompts, input_ids, images, pixel_values, ids, rois)
+    tensors = branch_tensors or {}
+    count = _count(prompts, input_ids, images, pixel_values, ids, rois, *tensors.values())
+    if min(max_new_tokens, batch_size) < 1:
+        raise UserError("max_new_tokens and batch_size are 1 or more")
+    if not count:
+        return []
+    if input_ids is not None:
+        _check_places(input_ids, backbone.image_token_id, backbone.image_tokens if given else 0)
     names = [str(index) for index in range(count)] if ids is None else list(ids)
     if images is not None:
         pixel_values = backbone.pixel_values(images)
-    if decoder.image == "other" and pixel_values is not None:
+    if decoder.image == "other":
+        if pixel_values is None or count < 2:
+            raise UserError(f"{decoder.name} needs the image of another sample")
         pixel_values = pixel_values.roll(-1, dims=0)
     answers: list[Answer] = []
     for start in range(0, count, batch_size):
@@ -82,7 +94,7 @@ def generate(
             tuple(names[part]),
             seed=seed,
             pixel_values=pixels,
-            tensors={k: v[part] for k, v in (branch_tensors or {}).items()},
+            tensors={name: tensor[part] for name, tensor in tensors.items()},
             rois=tuple(rois[part]) if rois is not None else (),
         )
         answers += decode(
@@ -125,6 +137,27 @@ def require(method: Any, offers: Sequence[str]) -> None:
         )
 
 
+def _check_inputs(prompts: Any, input_ids: Any, images: Any, pixel_values: Any) -> None:
+    if prompts is None and input_ids is None:
+        raise UserError("nothing to decode", "Neither prompts nor input_ids were given.")
+    if prompts is not None and input_ids is not None:
+        raise UserError("prompts and input_ids do not go together", "", "Leave one of them out.")
+    if images is not None and pixel_values is not None:
+        raise UserError("images and pixel_values do not go together", "", "Leave one of them out.")
+    if prompts is not None and images is None and pixel_values is None:
+        raise UserError("no images", "Prompts need images= or pixel_values=.")
+
+
+def _check_places(input_ids: Sequence[Sequence[int]], image_token: int, features: int) -> None:
+    for index, row in enumerate(input_ids):
+        places = list(row).count(image_token)
+        if places != features:
+            raise UserError(
+                f"sample {index}: {places} image positions, {features} features",
+                f"Each image takes as many ids {image_token} as it has features.",
+            )
+
+
 def _count(*lists: Any) -> int:
     lengths = {len(one) for one in lists if one is not None}
     if len(lengths) != 1:
@@ -141,9 +174,5 @@ def _prompts(
     if input_ids is not None:
         pairs = zip(input_ids, features, strict=False)
         return [backbone.prompt_from_ids(ids, feature) for ids, feature in pairs]
-    if prompts is None:
-        raise UserError("nothing to decode", "Neither prompts nor input_ids were given.")
-    if features and features[0] is None:
-        raise UserError("no images", "Prompts need images= or pixel_values=.")
-    pairs = zip(prompts, features, strict=False)
+    pairs = zip(prompts or (), features, strict=False)
     return [backbone.prompt(prompt, feature) for prompt, feature in pairs if feature is not None]

@@ -36,9 +36,10 @@ class RowStack:
         question = left_padded([prompt.question for prompt in prompts])
         for state in backbone.row_states:
             state.begin(RowMasks(self._mask, visual, question, prompt=self._mask))
-        self._columns = where(visual)[0] if record_attention else None
+        self._columns = self._visual_columns(visual) if record_attention else None
         self._has_image = visual.any(1)
         self.attention: Tensor | None = None
+        # No config: a sliding-window cache would drop keys, and with them the probe's columns.
         self._cache = DynamicCache()
         embeddings = left_padded([backbone.embed(prompt) for prompt in prompts])
         self.logits = self._forward(embeddings, positions(self._mask))
@@ -81,6 +82,13 @@ class RowStack:
             self.attention = rows if self.attention is None else self.attention + rows
         self.forwards += len(embeddings)
         return output.logits[:, -1].float()
+
+    def _visual_columns(self, visual: Tensor) -> Tensor:
+        columns, _ = where(visual)
+        if columns.shape[1]:
+            return columns
+        # Without any image, rows still get their zeros.
+        return columns.new_zeros(len(visual), self.backbone.image_tokens)
 
     def _probe(self, new: int, seen: list[Tensor]) -> dict[str, AttentionProbe]:
         if self._columns is None:

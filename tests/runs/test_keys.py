@@ -91,6 +91,10 @@ def test_what_moves_answers_moves_the_key(name):
     assert key(**{name: MOVES[name]}) != key()
 
 
+def test_the_seed_moves_the_key_without_an_adapter_too():
+    assert key(method="vcd", seed=1) != key(method="vcd")
+
+
 @pytest.mark.parametrize("name", STAYS)
 def test_what_moves_no_answer_does_not_move_the_key(name):
     assert keys(**{name: STAYS[name]}) == keys()
