@@ -41,8 +41,10 @@ class LlavaHF(Checkpoint):
         """Load the directory; every tensor must be there and none may be left over."""
         from medbench.model.llava_format import load_llava
 
+        directory = self._directory()
+        tuple(checkpoint_files(directory))  # what is not there is said before anything is read
         return load_llava(
-            self._directory(),
+            directory,
             name=self.name,
             offers=self.offers,
             prompt=self.prompt,

@@ -54,7 +54,7 @@ class Geometry:
             resize: "nearest" takes the value at each patch's centre, "area" the share of the
                 patch that is covered.
         """
-        image = Image.fromarray(np.asarray(mask, dtype=np.uint8) * 255)
+        image = Image.fromarray(np.asarray(mask, dtype=bool).astype(np.uint8) * 255)
         placed = np.asarray(self._place(image, Image.Resampling.NEAREST, 0)) > 127
         rows, columns = self.grid
         if resize == "nearest":

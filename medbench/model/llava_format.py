@@ -7,9 +7,10 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -45,6 +46,9 @@ def load_llava(
             left over.
     """
     config = read_config(directory)
+    # transformers passes over a broken generation_config.json, and the end tokens with it.
+    if (directory / "generation_config.json").is_file():
+        read_json(directory / "generation_config.json")
     with _quiet():
         try:
             loaded: Any = LlavaForConditionalGeneration.from_pretrained(
@@ -55,12 +59,12 @@ def load_llava(
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are in the report, with their names
             )
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"cannot load {directory}", str(error).splitlines()[0], "Download it again."
-            ) from error
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(f"cannot load {directory}", why, "Download it again.") from error
     model, report = loaded
     _require_all_tensors(directory, report)
     return assemble(
@@ -123,7 +127,7 @@ def read_template(directory: Path, tokenizer: Any, prompt: str) -> Template:
     """Return the prompt template: the one given, `medbench.json`'s, or the chat template's."""
     end = tokenizer.eos_token or ""
     if not prompt and (directory / "medbench.json").is_file():
-        prompt = read_json(directory / "medbench.json")["prompt"]
+        prompt = read_json(directory / "medbench.json").get("prompt", "")
     if prompt:
         return Template(prompt, after_answer=f" {end}" if end else "")
     chat = tokenizer.chat_template
@@ -152,12 +156,18 @@ def read_geometry(directory: Path, config: LlavaConfig) -> Geometry:
         data = read_json(directory / "processor_config.json").get("image_processor", {})
     vision: Any = config.vision_config
     size = vision.image_size
+    stated = data.get("size", size)  # old files hold a number, newer ones name the side
+    edge = stated.get("shortest_edge") if isinstance(stated, dict) else stated
+    if edge not in (None, size):
+        raise UserError(
+            f"{directory} scales images in a way medbench does not know",
+            f"Its processor scales the shorter side to {edge} pixels; the tower takes {size}.",
+            "Export it with one size for both.",
+        )
     fit = "squash"
     if data.get("do_pad"):
         fit = "pad"
-    elif data.get("do_center_crop", True) and "shortest_edge" in data.get(
-        "size", {"shortest_edge": size}
-    ):
+    elif data.get("do_center_crop", True) and edge is not None:
         fit = "crop"
     return Geometry(
         size=size,
@@ -171,9 +181,12 @@ def read_geometry(directory: Path, config: LlavaConfig) -> Geometry:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, or say which file is broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}", str(error), "Download it again.") from error
+    if not isinstance(data, dict):
+        raise UserError(f"cannot read {path}", "It holds no JSON object.", "Download it again.")
+    return cast(dict[str, Any], data)
 
 
 def _with_head(model: LlavaForConditionalGeneration) -> PreTrainedModel:

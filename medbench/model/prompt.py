@@ -42,6 +42,8 @@ class Prompt:
         """Return the prompt with other features; their number may differ from today's."""
         if self.features is not None and len(features) == len(self.features):
             return replace(self, features=features)
+        if not self.visual.any():
+            raise ValueError("a prompt with no image has no place for features")
         first = int(self.visual.nonzero()[0])
         text = ~self.visual
         before = int(text[:first].sum())

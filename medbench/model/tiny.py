@@ -63,7 +63,8 @@ def build_toy(toy: Toy, *, device: torch.device, dtype: torch.dtype) -> Backbone
         vision_feature_select_strategy="default",
         tie_word_embeddings=False,
     )
-    model: Any = LlavaForConditionalGeneration(config)
+    with torch.random.fork_rng(devices=[]):  # transformers draws weights of its own first
+        model: Any = LlavaForConditionalGeneration(config)
     model.set_attn_implementation({"text_config": attention.register()})
     _fill(model, toy.seed, toy.spread)
     return assemble(

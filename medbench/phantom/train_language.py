@@ -154,14 +154,8 @@ def train_language(
     recipe: LanguageRecipe,
     seed: int,
     say: Report,
-    check: Callable[[int], None] | None = None,
-    check_every: int = 0,
 ) -> list[dict[str, object]]:
-    """Train projector and language model; return the log.
-
-    Args:
-        check: called with the step number every `check_every` steps, for curves.
-    """
+    """Train projector and language model; return the log."""
     initialise(model, corpus.features)
     encoder = Encoder(tokenizer())
     sampler = KindSampler(corpus, recipe, seed)
@@ -201,8 +195,6 @@ def train_language(
             )
             say(f"language {log[-1]}")
             total = 0.0
-        if check is not None and check_every and step % check_every == 0:
-            check(step)
     model.eval()
     return log
 

@@ -101,9 +101,7 @@ def test_vcd_scores_are_those_of_a_cache_free_loop(
             assert torch.equal(~answer.scores.isfinite(), barred)
             assert (answer.scores - scores)[~barred].abs().max() < 1e-4
     assert max(len(answer.token_ids) for answer in single) >= 24
-    plain = medbench.generate(
-        backbone, images=images, prompts=questions, max_new_tokens=STEPS
-    )
+    plain = medbench.generate(backbone, images=images, prompts=questions, max_new_tokens=STEPS)
     assert any(a.token_ids != b.token_ids for a, b in zip(plain, single, strict=True))
 
 

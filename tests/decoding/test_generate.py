@@ -20,11 +20,9 @@ def test_ready_ids_and_pixels_give_the_answers_of_images_and_prompts(toy, images
         for question, features in zip(questions, backbone.encode(pixels), strict=True)
     ]
     ids = [prompt.ids.tolist() for prompt in prompts]
-    for method in ("greedy", "beam", "nucleus", "vcd", "blind", "shuffled"):
+    for method in ("greedy", "vcd", "shuffled"):
         options = {"method": method, "max_new_tokens": 8, "batch_size": 3}
-        expected = texts(
-            medbench.generate(backbone, images=images, prompts=questions, **options)
-        )
+        expected = texts(medbench.generate(backbone, images=images, prompts=questions, **options))
         for inputs in (
             {"input_ids": ids, "pixel_values": pixels},
             {"input_ids": ids, "images": images},
@@ -73,9 +71,7 @@ def test_selection_given_in_the_call_wins(toy, images, questions):
         medbench.generate(toy(), method="beam", **options)
     )
     drawn = medbench.generate(toy(), method="vcd", preset="published", **options)
-    assert texts(drawn) == texts(
-        medbench.generate(toy(), method="vcd", select="sample", **options)
-    )
+    assert texts(drawn) == texts(medbench.generate(toy(), method="vcd", select="sample", **options))
     assert texts(drawn) != texts(medbench.generate(toy(), method="vcd", **options))
     argmax = medbench.generate(toy(), method="vcd", preset="published", select="argmax", **options)
     assert texts(argmax) == texts(medbench.generate(toy(), method="vcd", **options))

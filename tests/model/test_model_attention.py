@@ -146,7 +146,9 @@ def test_a_probe_changes_no_logit_and_does_not_outlive_its_pass(toy):
     inputs = batch((0, 4, 9))
     calls = []
     probe = AttentionProbe(
-        torch.full((3, 1), 16), torch.zeros(3, 1, dtype=torch.long), lambda *seen: calls.append(seen)
+        torch.full((3, 1), 16),
+        torch.zeros(3, 1, dtype=torch.long),
+        lambda *seen: calls.append(seen),
     )
     probed = model(probe=probe, **inputs).logits
     assert len(calls) == 2

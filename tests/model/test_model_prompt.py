@@ -77,8 +77,13 @@ def shown(tokenizer, ids):
 )
 @pytest.mark.parametrize(
     "text",
-    ["user: <image> {question} assistant:", "{question} <image>", "<image>{question}", "{question}<image>!"],
-)  # fmt: skip
+    [
+        "user: <image> {question} assistant:",
+        "{question} <image>",
+        "<image>{question}",
+        "{question}<image>!",
+    ],
+)
 def test_the_question_is_found_by_its_characters_and_the_image_by_its_place(question, text):
     tokenizer, made = encoded(question, text)
     whole = text.replace("<image>", "<image>" * 3, 1).replace("{question}", question, 1)
