@@ -26,7 +26,7 @@ class Answer:
         forwards: rows times passes through the language model spent on this sample.
     """
 
-    token_ids: tuple[int, ...]
+    token_ids: list[int]
     text: str
     stop: Literal["eos", "stop", "length"]
     scores: Tensor | None = None

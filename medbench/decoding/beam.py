@@ -155,7 +155,7 @@ def _advance(
 def _answer(beams: Beams, recorded: list[Tensor], context: DecodeContext, branches: int) -> Answer:
     best = beams.finished[0]
     return Answer(
-        tuple(best.tokens),
+        best.tokens,
         final_text(context.backbone, best.tokens),
         best.stop,  # type: ignore[arg-type]
         torch.stack(recorded) if recorded else None,

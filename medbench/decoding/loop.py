@@ -74,7 +74,7 @@ def _decode_tokens(
                 continue
             seen = None if stack.attention is None else stack.attention[row] / (step + 1)
             answers[sample] = Answer(
-                tuple(tokens[sample]),
+                tokens[sample],
                 final_text(backbone, tokens[sample]),
                 stop,  # type: ignore[arg-type]
                 torch.stack(scores[sample]) if scores[sample] else None,

@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -162,5 +163,8 @@ def test_the_module_is_named_without_anything_heavy():
         "import sys, medbench; dir(medbench); medbench.runs;"
         "print([m for m in ('torch', 'numpy', 'transformers', 'PIL') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    root = Path(medbench.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
+    )
     assert done.stdout.strip() == "[]"
