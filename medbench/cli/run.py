@@ -186,9 +186,13 @@ def _value(score: dict[str, Any]) -> str:
 
 
 def _health(health: dict[str, Any], disagreements: dict[str, Any]) -> str:
-    parts = [f"{name} {value}" for name, value in health.items() if value is not None]
+    parts = [
+        f"{name} {100 * value:.2f} %" if isinstance(value, float) else f"{name} {value}"
+        for name, value in health.items()
+        if value is not None
+    ]
     parts += [f"{name} rules differ on {count}" for name, count in disagreements.items()]
-    return ", ".join(str(part) for part in parts)
+    return ", ".join(parts)
 
 
 def _show_plan(requests: list[Request]) -> None:
