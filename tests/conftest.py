@@ -70,7 +70,8 @@ def eager():
             table = self.language_model.get_input_embeddings().weight
             rows, unused = [], [] if features is None else list(features)
             for token in ids:
-                visual = features is not None and token == self.backbone.image_token_id
+                # Past the image's places, its id is a token like any other: answers may hold it.
+                visual = bool(unused) and token == self.backbone.image_token_id
                 rows.append(unused.pop(0) if visual else table[token])
             assert not unused
             return torch.stack(rows)

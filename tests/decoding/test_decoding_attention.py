@@ -11,7 +11,7 @@ BACKBONES = ["toy", "toy[text=mistral,kv_heads=4]", "toy[text=qwen2,kv_heads=1]"
 def recomputed(reference, backbone, prompt, features, tokens):
     """Mean over layers, heads and the queries that generated the tokens, at image columns."""
     ids = prompt.ids.tolist()
-    _, attention = reference.run(ids + list(tokens), features)
+    _, attention = reference.run(ids + tokens, features)
     rows = attention[:, :, len(ids) - 1 : len(ids) + len(tokens) - 1]
     columns = [place for place, token in enumerate(ids) if token == backbone.image_token_id]
     return rows[..., columns].mean((0, 1, 2)).numpy()

@@ -54,7 +54,7 @@ def test_tokens_and_scores_are_those_of_the_original_implementation(
     for case, answer in zip(
         CASES, decoded(backbone, tensors, name, CASES, batch_size), strict=True
     ):
-        assert list(answer.token_ids) == EXPECTED[name]["cases"][case["name"]]["tokens"]
+        assert answer.token_ids == EXPECTED[name]["cases"][case["name"]]["tokens"]
         scores = expected_scores[f"{name}.{case['name']}.scores"]
         assert answer.scores.shape == scores.shape
         kept = scores.isfinite()
