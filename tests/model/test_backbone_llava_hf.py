@@ -20,6 +20,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 import medbench
 from medbench import UserError
+from medbench.model.llava_format import read_config
 from medbench.model.tiny import toy_tokenizer
 
 FEW, MANY = [2], [2, 20, 21, 22, 23, 24]
@@ -372,13 +373,14 @@ def test_a_tensor_of_another_shape_is_refused(saved, tmp_path):
     assert "layers.0.mlp.up_proj.weight" in said
 
 
-def test_a_directory_of_llava_med_1_0_is_not_taken_for_this_format(saved, tmp_path):
-    copied = copy(saved("llama"), tmp_path)
+def test_a_directory_of_llava_med_1_0_is_not_taken_for_this_format(tmp_path):
+    """Only the config is read: if this failed, a model of 7B would be built."""
     flat = {"model_type": "llava", "hidden_size": 4096, "mm_vision_tower": "clip"}
-    (copied / "config.json").write_text(json.dumps(flat))
-    said = refused(copied)
-    assert "not in transformers' LLaVA format" in said
-    assert "no text_config" in said
+    (tmp_path / "config.json").write_text(json.dumps(flat))
+    with pytest.raises(UserError, match="not in transformers' LLaVA format") as error:
+        read_config(tmp_path)
+    assert "no text_config" in error.value.why
+    assert "name the backbone that reads it" in error.value.do
 
 
 def test_another_model_type_is_refused(saved, tmp_path):
