@@ -146,14 +146,6 @@ def hash_ids(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode("utf-8")).hexdigest()
 
 
-def file_stamp(path: Path) -> str:
-    """Return "size:<bytes>" of a file, or "" where there is none."""
-    try:
-        return f"size:{path.stat().st_size}" if path.is_file() else ""
-    except OSError:
-        return ""
-
-
 def with_images(
     task: Task, split: str, samples: Iterable[Sample], *, allow_missing: bool
 ) -> tuple[list[Sample], list[str]]:
@@ -163,7 +155,10 @@ def with_images(
         UserError: images are missing and that is not allowed, or none is there at all.
     """
     every = list(samples)
-    missing = [sample for sample in every if not _has_image(sample)]
+    # Each file is looked for once, however many questions are about it.
+    paths = {sample.image for sample in every if isinstance(sample.image, Path)}
+    lost = {path for path in paths if not path.is_file()}
+    missing = [sample for sample in every if sample.image in lost]
     if missing and not (allow_missing and len(missing) < len(every)):
         image = cast("Path", missing[0].image)
         raise UserError(
@@ -173,7 +168,8 @@ def with_images(
             if len(missing) < len(every)
             else "Complete the images; without any there is nothing to run.",
         )
-    return [sample for sample in every if _has_image(sample)], [one.id for one in missing]
+    found = [sample for sample in every if sample.image not in lost]
+    return found, [one.id for one in missing]
 
 
 def open_image(image: Path | Callable[[], Image]) -> Image:
@@ -223,10 +219,6 @@ def _below(root: Path, folders: set[str], levels: int = 2) -> Iterator[Path]:
 
 def _is_one_of(folder: Path, names: Sequence[str]) -> bool:
     return folder.resolve().name.lower() in {name.lower() for name in names}
-
-
-def _has_image(sample: Sample) -> bool:
-    return bool(sample.stamp) or not isinstance(sample.image, Path)
 
 
 def _archive_beside(image: Path) -> str:

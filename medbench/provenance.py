@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medbench import __version__
+from medbench.digests import sha256_of
 from medbench.errors import UserError
 from medbench.task import Sample
 
@@ -30,21 +31,49 @@ def hash_files(paths: Iterable[Path]) -> str:
     Raises:
         UserError: a file cannot be read.
     """
-    parts = [[path.name, _hash_file(path)] for path in paths]
-    return digest(parts) if parts else ""
+    listed = list(paths)
+    contents = _contents(listed)
+    return digest([[path.name, contents[path]] for path in listed]) if listed else ""
 
 
 def hash_samples(samples: Sequence[Sample]) -> str:
-    """Return one sha256 over what the samples ask and what their images are stamped with.
+    """Return one sha256 over what the samples ask and what they are read from.
 
-    What a task knows beyond that (`meta`) counts as well: it may stand in the prompt.
+    Files of images and regions count by content, not by name. What a task knows beyond that
+    (`meta`) counts as well: it may stand in the prompt.
+
+    Raises:
+        UserError: a file cannot be read.
     """
+    files = [_files(sample) for sample in samples]
+    contents = _contents(path for group in files for path in group)
     return digest(
         [
-            [s.id, s.question, s.answer, s.kind, s.group, s.stamp, s.roi is not None, dict(s.meta)]
-            for s in samples
+            [
+                *(s.id, s.question, s.answer, s.kind, s.group),
+                [contents[path] for path in group] or s.stamp,
+                s.roi is not None,
+                dict(s.meta),
+            ]
+            for s, group in zip(samples, files, strict=True)
         ]
     )
+
+
+def _files(sample: Sample) -> list[Path]:
+    image = [sample.image] if isinstance(sample.image, Path) else []
+    return [*image, *sample.roi_files]
+
+
+def _contents(paths: Iterable[Path]) -> dict[Path, str]:
+    try:
+        return sha256_of(paths)
+    except OSError as error:
+        raise UserError(
+            f"cannot read {error.filename}",
+            f"{error.strerror or error}.",
+            "Check the path and its rights.",
+        ) from error
 
 
 def versions() -> dict[str, str]:
@@ -100,20 +129,3 @@ def git_state() -> dict[str, Any]:
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _hash_file(path: Path) -> str:
-    try:
-        state = path.stat()
-        return _hash_content(path, state.st_size, state.st_mtime_ns)
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path}", f"{error.strerror or error}.", "Check the path and its rights."
-        ) from error
-
-
-@functools.lru_cache(maxsize=1024)
-def _hash_content(path: Path, size: int, modified: int) -> str:
-    """Hash a file once a process: the cells of a grid share weights of many gigabytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,10 +25,11 @@ class Sample:
         answer: the gold answer; may be empty where the data set's is.
         kind: which metrics apply.
         group: id of the image, so that intervals and splits can cluster by it.
-        stamp: text that changes when the image's content does (size and name of a file, seed of
-            a drawing); goes into the data hash.
+        stamp: of an image that is not a file of its own, text that changes when its content does
+            (seed of a drawing, hash of a table's cell); goes into the data hash. Files are hashed.
         roi: a function that returns the ground-truth region as bool [height, width] in the
             image's own pixels, or None where the data set has none.
+        roi_files: files that `roi` reads beside the image; hashed as the image is.
         meta: modality, location, question type, the data set's own id, ...
     """
 
@@ -40,6 +41,7 @@ class Sample:
     group: str
     stamp: str = ""
     roi: Callable[[], np.ndarray] | None = None
+    roi_files: tuple[Path, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 

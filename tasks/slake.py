@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medbench.closed import is_closed
 from medbench.errors import UserError
-from medbench.files import check_passport, file_stamp, find_file, read_json, read_records
+from medbench.files import check_passport, find_file, read_json, read_records
 from medbench.task import Kind, Sample, Task
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Slake(Task):
         image = annotations.images / name
         question, answer = str(row["question"]).strip(), str(row["answer"]).strip()
         answer_type = str(row["answer_type"]).strip().upper()
+        region = annotations.region(image, question)
         return Sample(
             id=_id(row["qid"]),
             image=image,
@@ -136,8 +137,8 @@ class Slake(Task):
             answer=answer,
             kind=self._kind(answer, answer_type),
             group=name.partition("/")[0],
-            stamp=annotations.stamp(image),
-            roi=annotations.region(image, question),
+            roi=region,
+            roi_files=annotations.files(image) if region else (),
             meta={
                 "native_id": row["qid"],
                 "language": row["q_lang"],
@@ -199,32 +200,34 @@ class _Annotations:
     def __init__(self, folder: Path) -> None:
         inner = folder / "imgs"
         self.images = inner if inner.is_dir() or not _has_folders(folder) else folder
-        self._values = _mask_values(folder / "mask.txt")
-        self._stamps: dict[Path, str] = {}
+        self._legend = folder / "mask.txt"
+        self._values = _mask_values(self._legend)
         self._boxes: dict[Path, dict[str, tuple[Box, ...]]] = {}
+        self._files: dict[Path, tuple[Path, ...]] = {}
 
-    def stamp(self, image: Path) -> str:
-        if image not in self._stamps:
-            self._stamps[image] = file_stamp(image)
-        return self._stamps[image]
+    def files(self, image: Path) -> tuple[Path, ...]:
+        """Return the files that regions of an image are read from, those that exist."""
+        if image not in self._files:
+            own = (image.parent / "mask.png", image.parent / "detection.json", self._legend)
+            self._files[image] = tuple(path for path in own if path.is_file())
+        return self._files[image]
 
     def region(self, image: Path, question: str) -> Region | None:
-        if not self.stamp(image):
-            return None
+        """Return the region that a question names; None if it names nothing annotated."""
         boxes = self._boxes.get(image.parent)
         if boxes is None:
-            boxes = self._boxes[image.parent] = self._labels(image.parent)
+            boxes = self._boxes[image.parent] = self._labels(image)
         labels = labels_in(question, list(boxes))
         if not labels:
             return None
         parts = tuple((self._values.get(_words(label), ()), boxes[label]) for label in labels)
         return Region(image, image.parent / "mask.png", parts)
 
-    def _labels(self, folder: Path) -> dict[str, tuple[Box, ...]]:
-        detection, mask = folder / "detection.json", folder / "mask.png"
-        if detection.is_file():
+    def _labels(self, image: Path) -> dict[str, tuple[Box, ...]]:
+        detection, mask = image.parent / "detection.json", image.parent / "mask.png"
+        if detection in self.files(image):
             return read_boxes(detection)
-        if not self._values or not mask.is_file():
+        if not self._values or mask not in self.files(image):
             return {}
         # Without boxes, the grey values that occur say which labels there are.
         import numpy as np

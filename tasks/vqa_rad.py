@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from medbench.closed import is_closed
 from medbench.errors import UserError
-from medbench.files import check_passport, file_stamp, find_file, read_records
+from medbench.files import check_passport, find_file, read_records
 from medbench.task import Kind, Sample, Task
 
 _NAMES = ("VQA_RAD Dataset Public.json", "VQA_RAD_Dataset_Public.json")
@@ -99,11 +99,9 @@ class VqaRad(Task):
         )
         folders = (path.parent / name for name in _IMAGES)
         images = next((folder for folder in folders if folder.is_dir()), path.parent / _IMAGES[0])
-        stamps = {str(row["image_name"]): "" for row in asked}
-        stamps = {name: file_stamp(images / name) for name in stamps}
-        yield from (self._sample(row, images, stamps) for row in asked)
+        yield from (self._sample(row, images) for row in asked)
 
-    def _sample(self, row: Mapping[str, Any], images: Path, stamps: Mapping[str, str]) -> Sample:
+    def _sample(self, row: Mapping[str, Any], images: Path) -> Sample:
         answer = _text(row["answer"])
         answer_type = str(row["answer_type"]).strip().upper()
         image = str(row["image_name"])
@@ -114,7 +112,6 @@ class VqaRad(Task):
             answer=answer,
             kind=self._kind(answer, answer_type),
             group=image.rpartition(".")[0] or image,
-            stamp=stamps[image],
             meta={
                 "native_id": row["qid"],
                 "location": str(row["image_organ"]).strip().upper(),

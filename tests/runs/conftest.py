@@ -80,7 +80,7 @@ FILED = '''"""Questions in a file, images in a folder."""
 
 from dataclasses import dataclass
 
-from medbench.files import check_passport, file_stamp, find_file, read_records
+from medbench.files import check_passport, find_file, read_records
 from medbench.task import Sample, Task
 
 
@@ -99,7 +99,7 @@ class {title}(Task):
         for row in read_records(path, ["id", "question", "answer", "image"]):
             image = path.parent / row["image"]
             yield Sample(row["id"], image, row["question"], row["answer"], "closed",
-                         row["image"], file_stamp(image), meta=row.get("meta", {{}}))
+                         row["image"], meta=row.get("meta", {{}}))
 '''
 
 

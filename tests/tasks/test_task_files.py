@@ -11,7 +11,6 @@ from PIL import Image
 from medbench.errors import UserError
 from medbench.files import (
     check_passport,
-    file_stamp,
     find_file,
     hash_ids,
     open_image,
@@ -178,12 +177,6 @@ class TestOpenImage:
         assert len(raised.value.lines()) == 3
         assert path.name in raised.value.what
         assert said in raised.value.why
-
-
-def test_stamp(tmp_path: Path) -> None:
-    (tmp_path / "image.jpg").write_bytes(b"12345")
-    assert file_stamp(tmp_path / "image.jpg") == "size:5"
-    assert file_stamp(tmp_path / "other.jpg") == ""
 
 
 def test_tasks_that_draw_lack_nothing() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from medbench.errors import UserError
 from medbench.files import open_image, with_images
+from medbench.provenance import hash_samples
 from medbench.tasks.slake import Slake, labels_in, read_boxes
 
 Language = Literal["en", "zh", "all"]
@@ -67,7 +68,6 @@ def test_samples(small_slake: Path) -> None:
     assert [sample.kind for sample in samples] == ["closed", "open", "open", "closed"]
     first = samples[0]
     assert first.image == small_slake / "imgs/xmlab0/source.jpg"
-    assert first.stamp == f"size:{first.image.stat().st_size}"
     assert first.group == "xmlab0"
     assert first.meta["native_id"] == 0
     assert first.meta["modality"] == "CT"
@@ -189,6 +189,19 @@ class TestRegions:
         path.write_text("[]", encoding="utf-8")
         assert read_boxes(path) == {}
         assert list(Slake(data=str(small_slake)).samples("test"))[0].roi is None
+
+    @pytest.mark.parametrize(
+        "file", ["mask.txt", "imgs/xmlab0/mask.png", "imgs/xmlab0/detection.json"]
+    )
+    def test_what_a_region_is_read_from_is_in_the_hash(self, small_slake: Path, file: str) -> None:
+        (small_slake / "mask.txt").write_text("70:Liver", encoding="utf-8")
+        Image.new("L", (40, 30), 70).save(small_slake / "imgs/xmlab0/mask.png")
+        before = hash_samples(list(Slake(data=str(small_slake)).samples("test")))
+        content = file.read_bytes()
+        file.write_bytes(content + b" ")
+        assert hash_samples(list(Slake(data=str(small_slake)).samples("test"))) != before
+        file.write_bytes(content)
+        assert hash_samples(list(Slake(data=str(small_slake)).samples("test"))) == before
 
     def test_broken_mask_names_the_file(self, small_slake: Path) -> None:
         (small_slake / "mask.txt").write_text("70:Liver", encoding="utf-8")

@@ -1,0 +1,80 @@
+"""Content hashes of files, remembered between processes: 14 GB of weights are hashed once.
+
+What is remembered is a convenience: a book that cannot be read or written is done without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Generator, Iterable
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+# A file changed twice within the clock's grain looks unchanged; so young a file is not remembered.
+SETTLED_SECONDS = 2.0
+_TABLE = """CREATE TABLE IF NOT EXISTS digests
+    (path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, inode INTEGER, sha256 TEXT)"""
+
+
+def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return the sha256 of each file's content, hexadecimal.
+
+    A file whose size, time of change and inode are those of the last time is not read again.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    with _book() as book:
+        return {path: _sha256(path, book) for path in dict.fromkeys(paths)}
+
+
+def cache_folder() -> Path:
+    """Return the user's folder for what can be computed again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medbench"
+
+
+@contextmanager
+def _book() -> Generator[sqlite3.Connection]:
+    with closing(_open()) as book:
+        yield book
+        with suppress(sqlite3.Error):
+            book.commit()
+
+
+def _open() -> sqlite3.Connection:
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        book = sqlite3.connect(folder / "digests.sqlite", timeout=10)
+        try:
+            book.execute(_TABLE)
+        except sqlite3.Error:
+            book.close()
+            raise
+    except (OSError, RuntimeError, sqlite3.Error):  # RuntimeError: no home folder
+        book = sqlite3.connect(":memory:")
+        book.execute(_TABLE)
+    return book
+
+
+def _sha256(path: Path, book: sqlite3.Connection) -> str:
+    state = path.stat()
+    name, stamp = str(path.resolve()), (state.st_size, state.st_mtime_ns, state.st_ino)
+    with suppress(sqlite3.Error):
+        known = book.execute(
+            "SELECT sha256 FROM digests WHERE path=? AND size=? AND modified=? AND inode=?",
+            (name, *stamp),
+        ).fetchone()
+        if known:
+            return str(known[0])
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if time.time() - state.st_mtime > SETTLED_SECONDS:
+        with suppress(sqlite3.Error):
+            book.execute(
+                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", (name, *stamp, found)
+            )
+    return found
