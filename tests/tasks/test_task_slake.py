@@ -190,18 +190,20 @@ class TestRegions:
         assert read_boxes(path) == {}
         assert list(Slake(data=str(small_slake)).samples("test"))[0].roi is None
 
-    @pytest.mark.parametrize(
-        "file", ["mask.txt", "imgs/xmlab0/mask.png", "imgs/xmlab0/detection.json"]
-    )
-    def test_what_a_region_is_read_from_is_in_the_hash(self, small_slake: Path, file: str) -> None:
+    @pytest.mark.parametrize("name", ["mask.txt", "mask.png", "detection.json"])
+    def test_what_a_region_is_read_from_is_in_the_hash(self, small_slake: Path, name: str) -> None:
         (small_slake / "mask.txt").write_text("70:Liver", encoding="utf-8")
         Image.new("L", (40, 30), 70).save(small_slake / "imgs/xmlab0/mask.png")
-        before = hash_samples(list(Slake(data=str(small_slake)).samples("test")))
-        content = file.read_bytes()
+        file = small_slake / ("" if name == "mask.txt" else "imgs/xmlab0") / name
+
+        def hashed() -> str:
+            return hash_samples(list(Slake(data=str(small_slake)).samples("test")))
+
+        before, content = hashed(), file.read_bytes()
         file.write_bytes(content + b" ")
-        assert hash_samples(list(Slake(data=str(small_slake)).samples("test"))) != before
+        assert hashed() != before
         file.write_bytes(content)
-        assert hash_samples(list(Slake(data=str(small_slake)).samples("test"))) == before
+        assert hashed() == before
 
     def test_broken_mask_names_the_file(self, small_slake: Path) -> None:
         (small_slake / "mask.txt").write_text("70:Liver", encoding="utf-8")
