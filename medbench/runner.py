@@ -21,6 +21,7 @@ from medbench.decoding.context import DecodeContext
 from medbench.decoding.loop import decode
 from medbench.decoding.select import resolve
 from medbench.images import ImageEncoder, stacked
+from medbench.memory import explaining_full_memory
 from medbench.metrics.attention import encode_map, encode_mask
 from medbench.model.llava import Backbone
 from medbench.order import partners
@@ -146,7 +147,12 @@ def _adapted(cell: Cell, backbone: Backbone, report: Report) -> Generator[Backbo
         report.stage("wait", "for another process that trains the same")
         with store.locked(folder, wait=True, what="adapter"):
             if not cell.adapter.ready:
-                _tune(cell, cell.adapter, backbone, report)
+                size = cell.tuner.micro_batch
+                with explaining_full_memory(
+                    f"training on {size} samples at once",
+                    f'Write "{cell.tuner.name}[micro_batch={max(size // 2, 1)}]" for fewer.',
+                ):
+                    _tune(cell, cell.adapter, backbone, report)
     if not cell.adapter.given:
         # Only now: until the adapter is whole, hours of training may hang on it.
         (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -222,7 +228,11 @@ def _decode(cell: Cell, backbone: Backbone, report: Report) -> list[Row]:
             batch = cell.samples[start : start + cell.batch_size]
             if all(sample.id in done for sample in batch):
                 continue
-            rows = _answer(cell, backbone, encoder, batch, swapped)
+            with explaining_full_memory(
+                f"answering {len(batch)} samples at once",
+                f"Take fewer: --batch-size {max(cell.batch_size // 2, 1)}, which is another run.",
+            ):
+                rows = _answer(cell, backbone, encoder, batch, swapped)
             fresh = [row for row in rows if row["id"] not in done]
             append(fresh)
             done |= {row["id"]: row for row in fresh}

@@ -244,6 +244,32 @@ def test_a_full_disk_keeps_what_was_written(server, undisturbed, same, place, me
     same.run(place, undisturbed(words))
 
 
+@pytest.mark.parametrize(
+    ("method", "call", "error", "what", "do"),
+    [
+        ("greedy", "decode", "cuda", "answering 16 samples at once", "--batch-size 8"),
+        ("greedy", "decode", "cpu", "answering 16 samples at once", "--batch-size 8"),
+        ("lora", "train", "cuda", "training on 8 samples at once", '"lora[micro_batch=4]"'),
+    ],
+)
+def test_full_memory_is_a_message(place, refused, monkeypatch, method, call, error, what, do):
+    import torch
+
+    kinds = {
+        "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has"),
+        "cpu": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    }
+
+    def fail(*args, **kwargs):
+        raise kinds[error]
+
+    monkeypatch.setattr(f"medbench.runner.{call}", fail)
+    lines = refused("--method", method, *MINI)
+    assert lines[0] == f"not enough memory for {what}"
+    assert "memory" in lines[1]
+    assert do in lines[2]
+
+
 def rewrite(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
