@@ -127,23 +127,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is broken or from a newer medbench.
     """
-    path = folder / RUN
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        schema = int(record["schema"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"cannot read {path}",
-            f"{type(error).__name__}: {error}",
-            "Delete it and run the same command again; the answers beside it are kept.",
-        ) from error
-    if schema > SCHEMA:
-        raise UserError(
-            f"{path} is from a newer medbench",
-            f"Its schema is {schema}; this version reads up to {SCHEMA}.",
-            "Upgrade medbench, or write to another folder with --out.",
-        )
-    return record
+    return _read(folder / RUN)
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -199,12 +183,18 @@ def read_scores(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: the file is broken or from a newer medbench.
     """
-    path = folder / SCORES
-    if not path.exists():
-        return None
+    return _read(folder / SCORES) if (folder / SCORES).exists() else None
+
+
+def find_runs(root: Path | str = "results/runs") -> list[RunRecord]:
+    """Return every run folder under `root`, sorted by path; broken ones say why."""
+    return [_record(path.parent) for path in sorted(Path(root).glob(f"*/*/*/*/{RUN}"))]
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
-        schema = int(scores["schema"])
+        content = json.loads(path.read_text(encoding="utf-8"))
+        schema = int(content["schema"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"cannot read {path}",
@@ -215,14 +205,9 @@ def read_scores(folder: Path) -> dict[str, Any] | None:
         raise UserError(
             f"{path} is from a newer medbench",
             f"Its schema is {schema}; this version reads up to {SCHEMA}.",
-            "Upgrade medbench.",
+            "Upgrade medbench, or write to another folder with --out.",
         )
-    return scores
-
-
-def find_runs(root: Path | str = "results/runs") -> list[RunRecord]:
-    """Return every run folder under `root`, sorted by path; broken ones say why."""
-    return [_record(path.parent) for path in sorted(Path(root).glob(f"*/*/*/*/{RUN}"))]
+    return content
 
 
 def _record(folder: Path) -> RunRecord:
