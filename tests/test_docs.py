@@ -37,6 +37,19 @@ def test_the_method_of_the_page_is_short_and_runs_as_printed(page_method: str) -
     assert [a.token_ids for a in blurred] != [a.token_ids for a in plain]
 
 
+def test_the_python_of_the_readme_runs_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(source, "README.md", "exec"), {})
+    *answer, folder, closed = capsys.readouterr().out.split()
+    assert answer
+    assert (tmp_path / folder / "scores.json").is_file()
+    assert 0 < float(closed) <= 1
+
+
 def test_every_page_that_is_linked_exists() -> None:
     root = DOCS.parent
     pages = [root / "README.md", *DOCS.glob("*.md")]
