@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Phantom(Checkpoint):
-    """A real LLaVA of about a million weights, trained on the phantom world; ships in the box.
+    """A real LLaVA of 1.6 million weights, trained on the phantom world; ships in the box.
 
     It exists so that every method runs on a laptop; it knows drawn images and some hundred words,
     and proves nothing about medicine.
