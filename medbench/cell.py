@@ -19,6 +19,7 @@ from medbench.adapter_plan import AdapterPlan
 from medbench.backbone import Checkpoint
 from medbench.errors import UserError
 from medbench.files import with_images
+from medbench.image_check import check_images
 from medbench.method import Decoder, Method, Tuner
 from medbench.metric import Metric
 from medbench.order import in_order, partners
@@ -259,7 +260,7 @@ def _samples(
     """Return a split's samples in the order of runs, and the ids left out for want of an image.
 
     Raises:
-        UserError: there are none, or two of one id.
+        UserError: there are none, or two of one id, or an image is broken.
     """
     found, missing = with_images(
         task, split, task.samples(split), allow_missing=request.allow_missing_images
@@ -273,6 +274,7 @@ def _samples(
             "Answers are kept by id.",
             "Give every sample of the split an id of its own.",
         )
+    check_images(found)
     return in_order(found), tuple(missing)
 
 

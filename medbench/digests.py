@@ -1,6 +1,7 @@
-"""Content hashes of files, remembered between processes: 14 GB of weights are hashed once.
+"""What was found out about files, remembered between processes: hashes, and which images open.
 
-What is remembered is a convenience: a book that cannot be read or written is done without.
+So 14 GB of weights are hashed once. What is remembered is a convenience: a book that cannot be
+read or written is done without.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from pathlib import Path
 
 # A file changed twice within the clock's grain looks unchanged; so young a file is not remembered.
 SETTLED_SECONDS = 2.0
-_TABLE = """CREATE TABLE IF NOT EXISTS digests
-    (path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, inode INTEGER, sha256 TEXT)"""
+_TABLES = """
+CREATE TABLE IF NOT EXISTS digests
+    (path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, inode INTEGER, sha256 TEXT);
+CREATE TABLE IF NOT EXISTS good_images (sha256 TEXT PRIMARY KEY);
+"""
 
 
 def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
@@ -29,6 +33,20 @@ def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
     """
     with _book() as book:
         return {path: _sha256(path, book) for path in dict.fromkeys(paths)}
+
+
+def found_good(contents: Iterable[str]) -> set[str]:
+    """Return those sha256 of image files that are known to open."""
+    with _book() as book, suppress(sqlite3.Error):
+        wanted = "SELECT sha256 FROM good_images WHERE sha256=?"
+        return {one for one in contents if book.execute(wanted, (one,)).fetchone()}
+    return set()
+
+
+def remember_good(contents: Iterable[str]) -> None:
+    """Remember that image files of these sha256 open."""
+    with _book() as book, suppress(sqlite3.Error):
+        book.executemany("INSERT OR IGNORE INTO good_images VALUES (?)", ((c,) for c in contents))
 
 
 def cache_folder() -> Path:
@@ -50,13 +68,13 @@ def _open() -> sqlite3.Connection:
         folder.mkdir(parents=True, exist_ok=True)
         book = sqlite3.connect(folder / "digests.sqlite", timeout=10)
         try:
-            book.execute(_TABLE)
+            book.executescript(_TABLES)
         except sqlite3.Error:
             book.close()
             raise
     except (OSError, RuntimeError, sqlite3.Error):  # RuntimeError: no home folder
         book = sqlite3.connect(":memory:")
-        book.execute(_TABLE)
+        book.executescript(_TABLES)
     return book
 
 

@@ -96,3 +96,13 @@ def test_a_missing_file_is_an_error_that_names_it(cache, tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         digests.sha256_of([tmp_path / "none"])
     assert str(error.value.filename) == str(tmp_path / "none")
+
+
+def test_what_opens_is_remembered_by_content(cache):
+    assert digests.found_good(["a", "b"]) == set()
+    digests.remember_good(["a", "c"])
+    digests.remember_good(["a"])
+    assert digests.found_good(["a", "b"]) == {"a"}
+    cache.write_bytes(b"not a database" * 100)
+    digests.remember_good(["b"])
+    assert digests.found_good(["a", "b"]) == set()

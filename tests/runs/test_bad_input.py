@@ -7,8 +7,10 @@ import re
 
 import pytest
 
-from medbench import load_task, store
-from medbench.order import in_order
+from medbench import store
+from medbench.cell import Request, plan
+from medbench.errors import UserError
+from medbench.runner import execute
 
 MINI = ("--task", "mini", "--backbone", "toy")
 GREEDY = ("--method", "greedy", *MINI)
@@ -129,18 +131,28 @@ def assert_finished(medbench, words, folder, rows):
     ]
 
 
-def test_a_corrupt_image_stops_the_run_and_what_was_answered_is_kept(
-    place, medbench, refused, files
+def test_corrupt_images_are_refused_before_anything_runs(place, refused, files):
+    for name in ("1.png", "2.png"):
+        image = files / "filed-1.0" / name
+        image.write_bytes(image.read_bytes()[:-30])
+    what, why, do = refused(*filed(files))
+    assert what == f"cannot read the image {files / 'filed-1.0' / '1.png'}"
+    assert why.endswith("the file is cut off, damaged, or not an image. 1 more is broken.")
+    assert do == "Download it again, or unpack the archive again."
+    assert not (place / "results").exists()
+
+
+def test_an_image_that_breaks_during_a_run_stops_it_and_what_was_answered_is_kept(
+    place, medbench, files
 ):
     words = filed(files, "--batch-size", "1")
-    images = [one.image for one in in_order(load_task("filed", data=files).samples("test"))]
+    cell = plan(Request("greedy", "filed", "toy", data=str(files), batch_size=1))
+    images = [sample.image for sample in cell.samples]
     image = next(one for one in images if one != images[0])
     whole = image.read_bytes()
-    image.write_bytes(b"x" * len(whole))
-    what, why, do = refused(*words)
-    assert what == f"cannot read the image {image}"
-    assert why.endswith("the file is cut off, damaged, or not an image.")
-    assert do == "Download it again, or unpack the archive again."
+    image.write_bytes(whole[:-30])
+    with pytest.raises(UserError, match="cannot read the image"):
+        execute(cell)
     (record,) = store.find_runs()
     assert record.state == "unfinished"
     rows = store.read_rows(record.folder)
