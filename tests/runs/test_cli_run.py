@@ -96,18 +96,25 @@ def test_a_mistake_in_the_last_cell_is_told_before_the_first_one_runs(place, ref
     assert not (place / "results").exists()
 
 
-def test_cells_done_before_one_that_fails_are_kept(place, medbench, files, loads):
-    (files / "filed-1.0" / "1.png").write_bytes(b"no image")
-    words = ("run", "--task", "mini,filed", "--data", files, "--backbone", "loud")
-    code, _, err = medbench(*words, "--method", "greedy")
+def test_cells_done_before_one_that_fails_are_kept(place, medbench, plugin):
+    mini = (place / "tasks" / "mini.py").read_text()
+    frail = mini.replace('"mini"', '"frail"').replace("Mini", "Frail")
+    assert "def draw(image):\n" in frail
+    fail = '    if Path("broken").exists():\n        raise OSError("gone")\n'
+    frail = frail.replace(
+        "def draw(image):\n", f"def draw(image):\n    from pathlib import Path\n{fail}"
+    )
+    plugin("tasks", "frail", frail)
+    (place / "broken").touch()
+    words = ("run", "--task", "mini,frail", "--backbone", "toy", "--method", "greedy")
+    code, _, err = medbench(*words)
     assert code == 2
-    assert "cannot read the image" in err
+    assert "cannot read the image of sample" in err
     (done,) = [record for record in store.find_runs() if record.state == "complete"]
     assert done.task == "mini"
-    from PIL import Image
-
-    Image.new("RGB", (8, 8)).save(files / "filed-1.0" / "1.png")
-    assert medbench(*words, "--method", "greedy")[0] == 0
+    (place / "broken").unlink()
+    assert medbench(*words)[0] == 0
+    assert {record.state for record in store.find_runs()} == {"complete"}
 
 
 def test_a_plan_loads_nothing_and_says_what_is_there(place, medbench, plugin, run):
