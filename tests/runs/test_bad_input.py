@@ -246,7 +246,8 @@ def test_a_full_disk_keeps_what_was_written(server, undisturbed, same, place, me
     sizes = {path.name: path.stat().st_size for path in undisturbed(words).glob("results/**/*.*")}
     checkpoints = what == "checkpoint.pt"
     # A checkpoint, with what the optimiser knows, is larger than the adapter of the same numbers.
-    size = sizes["a3moe.safetensors"] + 1 if checkpoints else sizes[what] - 1
+    # The seconds in the samples' lines make one run's file a few bytes longer than another's.
+    size = sizes["a3moe.safetensors"] + 1 if checkpoints else sizes[what] - 200
     # A limit on the size of files is a full disk that needs no disk.
     assert server.run(place, words, file_size=size, checkpoints=checkpoints) == 2
     lines = (place / "stderr.txt").read_text().splitlines()[-3:]
