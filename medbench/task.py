@@ -58,6 +58,8 @@ class Task:
         offers: what it has beyond questions, e.g. "roi".
         metrics: full names of the metrics that make its scores.
         passport: split -> {"rows": n, "ids": sha256 of the ids} that the files must match.
+        examples: the first two test samples (id, kind, question, answer) of a task that needs no
+            files, so that `medbench show` need not make them.
         tuning: defaults that a tuner takes from this task (epochs, learning rate, ...).
         prompt: how a question is put, `{question}` standing for it.
         restricted: True where text and images may not leave the user's machine.
@@ -76,6 +78,7 @@ class Task:
     offers: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ()
     passport: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    examples: ClassVar[tuple[tuple[str, str, str, str], ...]] = ()
     tuning: ClassVar[Mapping[str, Any]] = {}
     prompt: ClassVar[str] = "{question}"
     restricted: ClassVar[bool] = False

@@ -86,6 +86,10 @@ class Phantom(Task):
             "ids": "82cd8b49f65e894a996d37a050cdf0f46d9c83ce76ae4db2222770181f6ef9a4",
         },
     }
+    examples = (
+        ("test-30000001-0", "open", "how many lesions are in the image?", "three"),
+        ("test-30000001-1", "closed", "does the image show the cerebellum?", "yes"),
+    )
     tuning = {
         "rank": 16,
         "alpha": 32.0,

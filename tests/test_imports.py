@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import medbench
+from medbench import plugins
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "numpy", "transformers", "peft", "accelerate", "pandas", "PIL", "matplotlib"}
@@ -22,8 +23,8 @@ COMMANDS = {
     "--version": 0,
     "list": 0,
     "list runs": 0,
-    "show vcd": 0,
     "table": 2,
+    **{f"show {plugin.name}": 0 for kind in plugins.FOLDERS for plugin in plugins.find(kind)},
     "lst": 2,
     "show vdc": 2,
     "list --jsn": 2,

@@ -110,6 +110,9 @@ def _sections(plugin: Plugin) -> Iterator[Section]:
 def _samples(plugin: Plugin, asked: Spec, data: str | None) -> list[tuple[str, ...]]:
     if plugin.attributes.get("restricted"):
         return [("Restricted: patients' text and images are not printed.",)]
+    examples: tuple[tuple[str, str, str, str], ...] = plugin.attributes.get("examples", ())
+    if examples:
+        return [_sample(*example) for example in examples]
     if data is not None:
         asked = Spec(asked.name, (*(v for v in asked.values if v[0] != "data"), ("data", data)))
     filled = plugins.values(plugin, asked)
@@ -120,10 +123,11 @@ def _samples(plugin: Plugin, asked: Spec, data: str | None) -> list[tuple[str, .
         if filled.get("data"):
             raise
         return [(". ".join(filter(None, (error.what, error.do))),)]
-    return [
-        (sample.id, sample.kind, _short(sample.question), f"-> {_short(sample.answer)}")
-        for sample in samples
-    ]
+    return [_sample(s.id, s.kind, s.question, s.answer) for s in samples]
+
+
+def _sample(name: str, kind: str, question: str, answer: str) -> tuple[str, ...]:
+    return (name, kind, _short(question), f"-> {_short(answer)}")
 
 
 def _type(parameter: Parameter) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from unittest.mock import patch
 
@@ -61,3 +62,8 @@ def test_questions_of_one_image_share_it() -> None:
     for sample in Phantom().samples("train"):
         by_group.setdefault(sample.group, set()).add(sample.stamp)
     assert all(len(stamps) == 1 for stamps in by_group.values())
+
+
+def test_the_examples_are_the_first_samples() -> None:
+    first = itertools.islice(Phantom().samples("test"), 2)
+    assert Phantom.examples == tuple((s.id, s.kind, s.question, s.answer) for s in first)
