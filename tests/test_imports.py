@@ -29,6 +29,7 @@ COMMANDS = {
     "show vdc": 2,
     "list --jsn": 2,
     "run --method vdc --task phantom": 2,
+    "run --method a3tune --task vqa_rad --data nowhere": 2,
 }
 
 

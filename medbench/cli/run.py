@@ -110,7 +110,6 @@ def _numbers(text: str) -> list[int]:
 
 def _run(requests: list[Request], as_json: bool) -> None:
     from medbench.cell import plan
-    from medbench.runner import execute
 
     # What cannot work in the last cell is said before the first one runs. Seeds change nothing
     # about that; and plans are not kept, since each holds all samples of its splits.
@@ -119,19 +118,21 @@ def _run(requests: list[Request], as_json: bool) -> None:
     load = _load_once()
     for number, request in enumerate(requests, start=1):
         cell = plan(request)
+        from medbench import runner  # only now: data that are not there must not wait for torch
+
         _head(cell, number, len(requests))
         with _reporting() as report:
-            done = execute(cell, load=load, report=report)
+            done = runner.execute(cell, load=load, report=report)
         _tail(cell, done.scores, as_json)
 
 
 def _load_once() -> Callable[[Cell, Report], Backbone]:
     """Return a loader that keeps the latest backbone: cells that share it share its load."""
-    from medbench import runner
-
     kept: dict[str, Backbone] = {}
 
     def load(cell: Cell, report: Report) -> Backbone:
+        from medbench import runner
+
         name = f"{cell.identity['backbone']} {cell.device}"
         if name not in kept:
             kept.clear()  # first, so that two never take memory at once
