@@ -14,6 +14,8 @@ from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from medbench.errors import UserError
+
 # A file changed twice within the clock's grain looks unchanged; so young a file is not remembered.
 SETTLED_SECONDS = 2.0
 _TABLES = """
@@ -29,10 +31,29 @@ def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
     A file whose size, time of change and inode are those of the last time is not read again.
 
     Raises:
-        OSError: a file cannot be read.
+        UserError: a file cannot be read.
     """
+    found: dict[Path, str] = {}
+    fresh: list[tuple[str | int, ...]] = []
     with _book() as book:
-        return {path: _sha256(path, book) for path in dict.fromkeys(paths)}
+        for path in dict.fromkeys(paths):
+            try:
+                state = path.stat()
+                mark = (str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino)
+                known = _known(book, mark)
+                found[path] = known or _hash(path)
+            except OSError as error:
+                raise UserError(
+                    f"cannot read {path}",
+                    f"{error.strerror or error}.",
+                    "Check the path and its rights.",
+                ) from error
+            if not known and time.time() - state.st_mtime > SETTLED_SECONDS:
+                fresh.append((*mark, found[path]))
+        # Not before: who writes keeps others from writing, and hashing weights takes minutes.
+        with suppress(sqlite3.Error):
+            book.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", fresh)
+    return found
 
 
 def found_good(contents: Iterable[str]) -> set[str]:
@@ -78,21 +99,15 @@ def _open() -> sqlite3.Connection:
     return book
 
 
-def _sha256(path: Path, book: sqlite3.Connection) -> str:
-    state = path.stat()
-    name, stamp = str(path.resolve()), (state.st_size, state.st_mtime_ns, state.st_ino)
+def _known(book: sqlite3.Connection, mark: tuple[str | int, ...]) -> str | None:
     with suppress(sqlite3.Error):
-        known = book.execute(
-            "SELECT sha256 FROM digests WHERE path=? AND size=? AND modified=? AND inode=?",
-            (name, *stamp),
+        row = book.execute(
+            "SELECT sha256 FROM digests WHERE path=? AND size=? AND modified=? AND inode=?", mark
         ).fetchone()
-        if known:
-            return str(known[0])
+        return str(row[0]) if row else None
+    return None
+
+
+def _hash(path: Path) -> str:
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time() - state.st_mtime > SETTLED_SECONDS:
-        with suppress(sqlite3.Error):
-            book.execute(
-                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", (name, *stamp, found)
-            )
-    return found
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,14 +26,7 @@ def check_images(samples: Sequence[Sample]) -> None:
     paths |= {
         path for sample in samples for path in sample.roi_files if path.suffix.lower() in _PICTURES
     }
-    try:
-        contents = sha256_of(sorted(paths))
-    except OSError as error:
-        raise UserError(
-            f"cannot read the image {error.filename}",
-            f"{error.strerror or error}.",
-            "Check the path and its rights.",
-        ) from error
+    contents = sha256_of(sorted(paths))
     known = found_good(contents.values())
     fresh = {content: path for path, content in contents.items() if content not in known}
     # Pillow decodes without holding the interpreter's lock.

@@ -14,21 +14,23 @@ _CPU_WORDS = "DefaultCPUAllocator"
 
 
 @contextmanager
-def explaining_full_memory(doing: str, do: str) -> Generator[None]:
+def explaining_full_memory(doing: str, at_once: int, do: str) -> Generator[None]:
     """Turn "out of memory" into an error that says at what, and what to lower.
 
     Args:
-        doing: what was done, such as "answering 16 samples at once".
-        do: what asks for less memory.
+        doing: "answering" or "training on"; at_once: how many samples.
+        do: what halves them, with {} for half.
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        full = isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_WORDS in str(error)
-        if not full:
+    except (MemoryError, RuntimeError) as error:
+        kinds = (MemoryError, torch.OutOfMemoryError)
+        if not isinstance(error, kinds) and _CPU_WORDS not in str(error):
             raise
+        count = f"{at_once} samples at once" if at_once > 1 else "a single sample"
+        one = "Fewer is not possible; take --dtype bfloat16, or a device with more memory."
         raise UserError(
-            f"not enough memory for {doing}",
+            f"not enough memory for {doing} {count}",
             f"{type(error).__name__}: {error}".partition("\n")[0].partition(". ")[0] + ".",
-            do,
+            do.format(at_once // 2) if at_once > 1 else one,
         ) from error

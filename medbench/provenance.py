@@ -15,7 +15,6 @@ from typing import Any
 
 from medbench import __version__
 from medbench.digests import sha256_of
-from medbench.errors import UserError
 from medbench.task import Sample
 
 
@@ -32,7 +31,7 @@ def hash_files(paths: Iterable[Path]) -> str:
         UserError: a file cannot be read.
     """
     listed = list(paths)
-    contents = _contents(listed)
+    contents = sha256_of(listed)
     return digest([[path.name, contents[path]] for path in listed]) if listed else ""
 
 
@@ -46,7 +45,7 @@ def hash_samples(samples: Sequence[Sample]) -> str:
         UserError: a file cannot be read.
     """
     files = [_files(sample) for sample in samples]
-    contents = _contents(path for group in files for path in group)
+    contents = sha256_of(path for group in files for path in group)
     return digest(
         [
             [
@@ -63,17 +62,6 @@ def hash_samples(samples: Sequence[Sample]) -> str:
 def _files(sample: Sample) -> list[Path]:
     image = [sample.image] if isinstance(sample.image, Path) else []
     return [*image, *sample.roi_files]
-
-
-def _contents(paths: Iterable[Path]) -> dict[Path, str]:
-    try:
-        return sha256_of(paths)
-    except OSError as error:
-        raise UserError(
-            f"cannot read {error.filename}",
-            f"{error.strerror or error}.",
-            "Check the path and its rights.",
-        ) from error
 
 
 def versions() -> dict[str, str]:

@@ -147,11 +147,8 @@ def _adapted(cell: Cell, backbone: Backbone, report: Report) -> Generator[Backbo
         report.stage("wait", "for another process that trains the same")
         with store.locked(folder, wait=True, what="adapter"):
             if not cell.adapter.ready:
-                size = cell.tuner.micro_batch
-                with explaining_full_memory(
-                    f"training on {size} samples at once",
-                    f'Write "{cell.tuner.name}[micro_batch={max(size // 2, 1)}]" for fewer.',
-                ):
+                half = f'Write "{cell.tuner.name}[micro_batch={{}}]" for fewer.'
+                with explaining_full_memory("training on", cell.tuner.micro_batch, half):
                     _tune(cell, cell.adapter, backbone, report)
     if not cell.adapter.given:
         # Only now: until the adapter is whole, hours of training may hang on it.
@@ -228,10 +225,8 @@ def _decode(cell: Cell, backbone: Backbone, report: Report) -> list[Row]:
             batch = cell.samples[start : start + cell.batch_size]
             if all(sample.id in done for sample in batch):
                 continue
-            with explaining_full_memory(
-                f"answering {len(batch)} samples at once",
-                f"Take fewer: --batch-size {max(cell.batch_size // 2, 1)}, which is another run.",
-            ):
+            half = "Take fewer: --batch-size {}, which is another run."
+            with explaining_full_memory("answering", cell.batch_size, half):
                 rows = _answer(cell, backbone, encoder, batch, swapped)
             fresh = [row for row in rows if row["id"] not in done]
             append(fresh)

@@ -200,6 +200,12 @@ class Own(Task):
 """
 
 
+def test_show_checks_the_parameters_of_a_task_that_needs_no_files(medbench):
+    code, _, err = medbench("show", "phantom[foo=1]")
+    assert code == 2
+    assert "phantom has no parameter 'foo'" in err
+
+
 def test_show_two_samples_but_none_of_patients(medbench, elsewhere):
     (elsewhere / "tasks").mkdir()
     path = elsewhere / "tasks" / "own.py"

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from medbench import digests
+from medbench.errors import UserError
 
 
 @pytest.fixture
@@ -93,9 +94,28 @@ def test_a_book_that_cannot_be_used_is_done_without(cache, tmp_path, broken, mon
 
 
 def test_a_missing_file_is_an_error_that_names_it(cache, tmp_path):
-    with pytest.raises(FileNotFoundError) as error:
+    with pytest.raises(UserError) as error:
         digests.sha256_of([tmp_path / "none"])
-    assert str(error.value.filename) == str(tmp_path / "none")
+    assert error.value.what == f"cannot read {tmp_path / 'none'}"
+
+
+def test_others_can_write_while_a_file_is_hashed(cache, tmp_path, monkeypatch):
+    """A second process must not wait for the weights that the first one hashes."""
+    small, large = write(tmp_path / "small", b"1", 60), write(tmp_path / "large", b"2", 60)
+    real, written = hashlib.file_digest, []
+
+    def slow(file, name):
+        if file.name == str(large):
+            other = sqlite3.connect(cache, timeout=0)
+            other.execute("INSERT INTO good_images VALUES ('other')")
+            other.commit()
+            other.close()
+            written.append(True)
+        return real(file, name)
+
+    monkeypatch.setattr("medbench.digests.hashlib.file_digest", slow)
+    digests.sha256_of([small, large])
+    assert written
 
 
 def test_what_opens_is_remembered_by_content(cache):

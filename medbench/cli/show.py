@@ -110,12 +110,12 @@ def _sections(plugin: Plugin) -> Iterator[Section]:
 def _samples(plugin: Plugin, asked: Spec, data: str | None) -> list[tuple[str, ...]]:
     if plugin.attributes.get("restricted"):
         return [("Restricted: patients' text and images are not printed.",)]
-    examples: tuple[tuple[str, str, str, str], ...] = plugin.attributes.get("examples", ())
-    if examples:
-        return [_sample(*example) for example in examples]
     if data is not None:
         asked = Spec(asked.name, (*(v for v in asked.values if v[0] != "data"), ("data", data)))
     filled = plugins.values(plugin, asked)
+    examples: tuple[tuple[str, str, str, str], ...] = plugin.attributes.get("examples", ())
+    if examples:
+        return [_sample(*example) for example in examples]
     task: Task = plugins.load(plugin)(**filled)
     try:
         samples = list(islice(task.samples("test"), 2))
