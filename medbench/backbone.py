@@ -18,13 +18,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Depth:
+    """How many layers a backbone has.
+
+    Attributes:
+        language: decoder layers of the language model; vision: blocks of the vision tower.
+    """
+
+    language: int
+    vision: int
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A kind of vision-language checkpoint that medbench can load.
 
     Class attributes:
         name: what users type; `paper`: where it comes from;
         offers: what methods may ask of it: "pixels", "image_span", "attention",
-            "hidden_states", "training";
+            "hidden_states", "class_attention" (of the vision tower's class token), "training";
         unkeyed: parameters that move no answer by themselves; `files()` are hashed instead.
     """
 
@@ -40,6 +52,14 @@ class Checkpoint:
             UserError: the weights are not there.
         """
         yield from ()
+
+    def depth(self) -> Depth | None:
+        """Return how many layers there are, read without loading anything; None if unknown.
+
+        Raises:
+            UserError: the files that say so are not there.
+        """
+        return None
 
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Backbone:
         """Load the weights.

@@ -22,6 +22,7 @@ from medbench.files import with_images
 from medbench.image_check import check_images
 from medbench.method import Decoder, Method, Tuner
 from medbench.metric import Metric
+from medbench.needs import check_depth, require
 from medbench.order import in_order, partners
 from medbench.plugins import Plugin
 from medbench.scoring import check_golden, load_metric
@@ -116,6 +117,9 @@ def plan(request: Request) -> Cell:
         plugins.create("method", one, named.tuning if plugin.role == "tuner" else {})[1]
         for plugin, one in zip(named.methods, named.chain, strict=True)
     ]
+    depth = checkpoint.depth()
+    for method in methods:
+        check_depth(method, depth)
     tuner = methods[0] if isinstance(methods[0], Tuner) else None
     decoder_plugin, decoder = named.methods[-1], methods[-1]
     if not isinstance(decoder, Decoder):
@@ -237,14 +241,9 @@ def _check_needs(named: _Named, request: Request) -> None:
         *named.backbone.attributes.get("offers", ()),
         *named.task.attributes.get("offers", ()),
     ]
+    where = f"on {request.task} with {request.backbone}"
     for plugin in named.methods:
-        missing = [need for need in plugin.attributes.get("needs", ()) if need not in offers]
-        if missing:
-            raise UserError(
-                f"{plugin.name} cannot run on {request.task} with {request.backbone}",
-                f"It needs {', '.join(missing)}; on offer are {', '.join(offers) or 'nothing'}.",
-                "medbench list shows what methods need and what backbones and tasks offer.",
-            )
+        require(plugin.name, plugin.attributes.get("needs", ()), offers, where)
 
 
 def _create_task(request: Request, task_spec: spec.Spec) -> Task:

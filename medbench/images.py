@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from medbench.errors import UserError
 from medbench.files import open_image
+from medbench.method import Decoder
 from medbench.model.llava import Backbone
 from medbench.task import Sample
 
@@ -26,11 +28,13 @@ class Encoded:
     Attributes:
         pixels: float32 [3, size, size]; features: [N, width], projected.
         digest: sha256 of the RGB pixels as loaded.
+        looked: what the decoder read off the vision tower, if it reads anything.
     """
 
     pixels: Tensor
     features: Tensor
     digest: str
+    looked: Tensor | None = None
 
 
 class ImageEncoder:
@@ -38,11 +42,15 @@ class ImageEncoder:
 
     Args:
         backbone: whose tower and geometry.
+        decoder: may read something off the tower on the way (`Decoder.look`).
         limit: bytes of pixels and features to keep; the longest unused go first.
     """
 
-    def __init__(self, backbone: Backbone, limit: int = LIMIT_BYTES) -> None:
+    def __init__(
+        self, backbone: Backbone, decoder: Decoder | None = None, limit: int = LIMIT_BYTES
+    ) -> None:
         self._backbone = backbone
+        self._decoder = decoder or Decoder()
         self._limit = limit
         self._held = 0
         self._kept: OrderedDict[str, Encoded] = OrderedDict()
@@ -61,11 +69,9 @@ class ImageEncoder:
             return self._kept[key]
         image = _opened(sample)
         pixels = self._backbone.pixel_values([image])
-        encoded = Encoded(
-            pixels[0],
-            self._backbone.encode(pixels)[0],
-            hashlib.sha256(image.tobytes()).hexdigest(),
-        )
+        features, looked = encode(self._backbone, self._decoder, pixels)
+        digest = hashlib.sha256(image.tobytes()).hexdigest()
+        encoded = Encoded(pixels[0], features, digest, looked)
         self._keep(key, encoded)
         return encoded
 
@@ -89,11 +95,23 @@ def _opened(sample: Sample) -> Image:
 
 
 def _size(encoded: Encoded) -> int:
-    return sum(
-        tensor.element_size() * tensor.nelement() for tensor in (encoded.pixels, encoded.features)
-    )
+    tensors = (encoded.pixels, encoded.features, encoded.looked)
+    return sum(one.element_size() * one.nelement() for one in tensors if one is not None)
 
 
-def stacked(encoded: list[Encoded]) -> Tensor:
-    """Return the pixels of a batch, float32 [samples, 3, size, size]."""
-    return torch.stack([one.pixels for one in encoded])
+def encode(backbone: Backbone, decoder: Decoder, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the features [N, width] of one image, and what the decoder reads off the tower.
+
+    Args:
+        pixels: float32 [1, 3, size, size].
+    """
+    states = backbone.vision_states(pixels)
+    with torch.no_grad():
+        looked = decoder.look(backbone, states)
+    return backbone.project(states)[0], None if looked is None else looked[0]
+
+
+def stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """Stack what the images of a batch have, [samples, ...]; None if one has nothing."""
+    found = [one for one in tensors if one is not None]
+    return torch.stack(found) if found and len(found) == len(tensors) else None

@@ -17,14 +17,17 @@ for readers and type checkers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from medbench.decoding.context import DecodeContext
+    from medbench.backbone import Depth
+    from medbench.decoding.answer import Answer
+    from medbench.decoding.context import DecodeContext, DecodeSettings
+    from medbench.decoding.reading import Reading
     from medbench.model.llava import Backbone
     from medbench.model.prompt import Prompt
     from medbench.task import Sample
@@ -44,37 +47,70 @@ class Method:
     deviates: ClassVar[str] = ""
     unkeyed: ClassVar[tuple[str, ...]] = ()
 
+    def check(self, depth: Depth) -> None:
+        """Raise a ValueError that says why it cannot run on a backbone of this depth."""
+
 
 @dataclass(frozen=True)
 class Decoder(Method):
     """Chooses tokens: rewrites the prompt, adds branches, combines their logits.
 
-    Every hook has a default that does nothing, so plain greedy decoding is a file with a name.
+    Every hook has a default that does nothing, so plain greedy decoding is a file with a name. They
+    are called in this order: `check` before weights load, `look` for each image, then for each
+    batch `prepare`, `branches`, and `combine` for each token.
 
     Class attributes beside those of `Method`:
         image: whose image the model sees: "own", or "other" (another sample's).
         published: selection of the authors' runs, used by `select="preset"` under the
             preset `published`; under `matched` every method takes the argmax.
+        rows_per_token: what runs through the language model for each new token of a sample.
+        extra_memory: what it holds beyond greedy decoding.
+        schedule: how the samples of a batch are run, where they are not run together.
+
+    Args:
+        select: argmax, sample, or what the preset says; the others are those of
+            `medbench.decoding.select.Selection`.
     """
 
     image: ClassVar[str] = "own"
     published: ClassVar[Mapping[str, Any]] = {}
+    rows_per_token: ClassVar[str] = "1"
+    extra_memory: ClassVar[str] = "none"
+    schedule: ClassVar[str] = ""
 
     select: Literal["preset", "argmax", "sample"] = "preset"
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    repetition_penalty: float = 1.0
     beams: int = 1
+    length_norm: Literal["generated", "prompt"] = "generated"
+
+    def look(self, backbone: Backbone, vision_states: Sequence[Tensor]) -> Tensor | None:
+        """Read something off the vision tower while an image is encoded; None reads nothing.
+
+        Args:
+            vision_states: the tower's hidden states of one image, each [1, T, width].
+
+        Returns:
+            One image's tensor [1, ...]; a batch of them stands in `context.looked`.
+        """
+        return None
 
     def prepare(self, prompts: list[Prompt], context: DecodeContext) -> list[Prompt]:
         """Rewrite the main prompts before anything runs; the default leaves them as they are."""
         return prompts
 
+    def reading(self, depth: Depth) -> Reading | None:
+        """Say what to read of the main rows beside their logits, or to change in them."""
+        return None
+
     def branches(self, prompts: list[Prompt], context: DecodeContext) -> dict[str, list[Prompt]]:
         """Return further prompts by branch name, one per sample; none by default.
 
-        Each branch becomes one more row per sample in every forward pass and receives the
-        same new tokens as the main row.
+        Called when the main prompts have run, so that `context` holds what was read of them. Each
+        branch is one more row per sample in every forward pass, and receives the same new tokens
+        as the main row.
         """
         return {}
 
@@ -82,13 +118,20 @@ class Decoder(Method):
         """Turn the branches' logits into the scores that a token is picked from.
 
         Args:
-            logits: branch name -> float32 [rows, vocabulary]; "main" is always there.
+            logits: branch name -> float32 [rows, vocabulary]; "main" is always there, and with a
+                readout "early", [rows, exits, vocabulary].
             step: 0 for the first new token.
 
         Returns:
             float32 [rows, vocabulary]; -inf bars a token.
         """
         return logits["main"]
+
+    def search(
+        self, prompts: list[Prompt], context: DecodeContext, settings: DecodeSettings
+    ) -> list[Answer] | None:
+        """Decode a batch by a search of its own, in place of all hooks but `prepare`."""
+        return None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from medbench.adapter_plan import RECORD, AdapterPlan, hash_weights
 from medbench.atomic import explaining_full_disks, write_json
 from medbench.cell import Cell, Request, plan
 from medbench.decoding.answer import Answer
-from medbench.decoding.context import DecodeContext
+from medbench.decoding.context import DecodeContext, DecodeSettings
 from medbench.decoding.loop import decode
 from medbench.decoding.select import resolve
 from medbench.images import ImageEncoder, stacked
@@ -214,7 +214,7 @@ def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) 
 def _decode(cell: Cell, backbone: Backbone, report: Report) -> list[Row]:
     """Answer the samples that the folder lacks; return all rows in the run's order."""
     done = {row["id"]: row for row in store.repair(cell.folder)}
-    encoder = ImageEncoder(backbone)
+    encoder = ImageEncoder(backbone, cell.decoder)
     swapped = partners(cell.every, cell.request.seed) if cell.decoder.image == "other" else {}
     total = len(cell.samples)
     report.stage("decode", f"{len(done)} of {total} already there" if done else "")
@@ -258,17 +258,16 @@ def _answer(
         backbone,
         tuple(sample.id for sample in batch),
         seed=cell.request.seed,
-        pixel_values=stacked(images),
+        pixel_values=stacked([image.pixels for image in images]),
         rois=rois,
+        looked=stacked([image.looked for image in images]),
     )
-    answers = decode(
-        cell.decoder,
-        prompts,
-        context,
+    settings = DecodeSettings(
         resolve(cell.decoder, cell.request.preset),
         max_new_tokens=cell.task.max_new_tokens,
         record_attention=wants_attention and any(roi is not None for roi in rois),
     )
+    answers = decode(cell.decoder, prompts, context, settings)
     seconds = (time.perf_counter() - begin) / len(batch)
     rows = []
     for sample, image, roi, answer in zip(batch, images, rois, answers, strict=True):

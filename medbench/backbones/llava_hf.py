@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medbench.backbone import Checkpoint
+from medbench.backbone import Checkpoint, Depth
 from medbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ class LlavaHF(Checkpoint):
 
     name = "llava_hf"
     paper = "LLaVA (arXiv:2304.08485), as converted for transformers"
-    offers = ("pixels", "image_span", "attention", "hidden_states", "training")
+    offers = (
+        "pixels", "image_span", "attention", "hidden_states", "class_attention", "training",
+    )  # fmt: skip
 
     weights: str = ""
     prompt: str = ""
@@ -36,6 +39,10 @@ class LlavaHF(Checkpoint):
     def files(self) -> Iterator[Path]:
         """Yield the directory's configs, tokenizer files and weights."""
         yield from checkpoint_files(self._directory())
+
+    def depth(self) -> Depth | None:
+        """Return the depth that config.json states; some leave the usual one unsaid."""
+        return stated_depth(self._directory())
 
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Backbone:
         """Load the directory; every tensor must be there and none may be left over."""
@@ -84,3 +91,18 @@ def checkpoint_files(directory: Path) -> Iterator[Path]:
     yield from sorted(
         path for path in directory.iterdir() if path.is_file() and path.suffix in suffixes
     )
+
+
+def stated_depth(directory: Path) -> Depth | None:
+    """Return the depth that a transformers directory's config.json states, if it does.
+
+    A file that cannot be read is said when it is loaded.
+    """
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        language, vision = (
+            int(config[part]["num_hidden_layers"]) for part in ("text_config", "vision_config")
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return Depth(language, vision)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medbench.backbone import Checkpoint
+from medbench.backbone import Checkpoint, Depth
 from medbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ class Phantom(Checkpoint):
     """
 
     name = "phantom"
-    offers = ("pixels", "image_span", "attention", "hidden_states", "training")
+    offers = (
+        "pixels", "image_span", "attention", "hidden_states", "class_attention", "training",
+    )  # fmt: skip
 
     weights: str = ""
 
@@ -40,6 +42,12 @@ class Phantom(Checkpoint):
         yield from (
             path for path in checkpoint_files(self._directory()) if path.name != "build.json"
         )
+
+    def depth(self) -> Depth | None:
+        """Return the depth that config.json states."""
+        from medbench.backbones.llava_hf import stated_depth
+
+        return stated_depth(self._directory())
 
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Backbone:
         """Load the directory, an ordinary transformers LLaVA."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from medbench.backbone import Checkpoint
+from medbench.backbone import Checkpoint, Depth
 
 if TYPE_CHECKING:
     import torch
 
     from medbench.model.llava import Backbone
+
+
+VISION_LAYERS = 2
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,9 @@ class Toy(Checkpoint):
     """
 
     name = "toy"
-    offers = ("pixels", "image_span", "attention", "hidden_states", "training")
+    offers = (
+        "pixels", "image_span", "attention", "hidden_states", "class_attention", "training",
+    )  # fmt: skip
 
     seed: int = 0
     layers: int = 2
@@ -34,6 +39,10 @@ class Toy(Checkpoint):
     width: int = 32
     text: Literal["llama", "mistral", "qwen2"] = "llama"
     spread: float = 0.3
+
+    def depth(self) -> Depth:
+        """Return how many layers it has."""
+        return Depth(self.layers, VISION_LAYERS)
 
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Backbone:
         """Build the model from its seed."""

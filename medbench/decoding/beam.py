@@ -1,31 +1,30 @@
 """Beam search over the scores a decoder makes.
 
 Order and rules are those of transformers' `generate(num_beams=...)` with length penalty 1 and early
-stopping off, so that plain beam search gives its tokens.
+stopping off, so that plain beam search gives its tokens: those of today, or those of 4.29.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from medbench.decoding.answer import Answer, ended, final_text
-from medbench.decoding.branches import combined, in_every_branch
-from medbench.decoding.context import DecodeContext
-from medbench.decoding.select import Selection
-from medbench.decoding.stack import RowStack
-from medbench.method import Decoder
+from medbench.decoding.branches import Branches
+from medbench.decoding.context import DecodeContext, DecodeSettings
+from medbench.decoding.select import penalised
+from medbench.model.llava import Backbone
 
 # Stands for "no hypothesis yet"; what transformers uses, so that ties fall the same way.
 NEVER = -1e9
 
 
-@dataclass
+@dataclass(frozen=True)
 class Hypothesis:
-    """A finished answer: mean log-probability per token, its end token counted."""
+    """A finished answer: its log-probability over its length, tokens, and why it ended."""
 
     score: float
     tokens: list[int]
@@ -35,9 +34,16 @@ class Hypothesis:
 
 @dataclass
 class Beams:
-    """The search of one sample: running beams, best first, and finished hypotheses."""
+    """The search of one sample: running beams, best first, and finished hypotheses.
+
+    Attributes:
+        prompt_ids: None for today's rules, where a length is the number of new tokens; otherwise
+            those of transformers 4.29, where it also counts that many prompt tokens, and not the
+            end token.
+    """
 
     width: int
+    prompt_ids: int | None = None
     tokens: list[list[int]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     finished: list[Hypothesis] = field(default_factory=list)
@@ -45,58 +51,130 @@ class Beams:
     done: bool = False
 
     def __post_init__(self) -> None:
-        self.tokens = [[] for _ in range(self.width)]
-        # Only the first beam is alive at first: all of them hold the same prompt.
-        self.scores = [0.0] + [NEVER] * (self.width - 1)
+        if not self.tokens:
+            self.tokens = [[] for _ in range(self.width)]
+            # Only the first beam is alive at first: all of them hold the same prompt.
+            self.scores = [0.0] + [NEVER] * (self.width - 1)
 
-    def finish(self, hypothesis: Hypothesis) -> None:
-        """Take a hypothesis in if it is among the best so far."""
-        self.finished.append(hypothesis)
-        self.finished.sort(key=lambda one: -one.score)
-        del self.finished[self.width :]
-
-    def judge(self) -> None:
-        """Stop when no running beam, at today's length, beats the worst finished one."""
-        if len(self.finished) == self.width:
-            best = self.scores[0] / self.steps
-            self.done = best <= self.finished[-1].score
-
-
-def search(
-    decoder: Decoder,
-    stack: RowStack,
-    names: Sequence[str],
-    context: DecodeContext,
-    selection: Selection,
-    max_new_tokens: int,
-    record_scores: int,
-) -> list[Answer]:
-    """Search with beams; the stack holds one row per branch and sample when it begins."""
-    width, backbone, samples = selection.beams, context.backbone, len(context.ids)
-    device = stack.logits.device
-    every = torch.arange(samples * len(names), device=device).repeat_interleave(width)
-    stack.keep(every)
-    searches = [Beams(width) for _ in range(samples)]
-    recorded: list[list[Tensor]] = [[] for _ in range(samples)]
-    alive = list(range(samples))
-    keep_best = max(2, 1 + len(backbone.eos_token_ids)) * width
-    for step in range(max_new_tokens):
-        scores = combined(decoder, stack, names, step).log_softmax(-1)
-        scores = scores.view(len(alive), width, -1)
-        total = scores + torch.tensor([searches[i].scores for i in alive], device=device).unsqueeze(
-            -1
+    def snapshot(self) -> Beams:
+        """Return a copy that later steps leave as it is."""
+        return replace(
+            self, tokens=list(self.tokens), scores=list(self.scores), finished=list(self.finished)
         )
-        best, index = total.flatten(1).topk(keep_best)
+
+    def advance(
+        self,
+        candidates: Iterable[tuple[float, int]],
+        vocabulary: int,
+        backbone: Backbone,
+        limit: int,
+        attention: Tensor | None,
+    ) -> list[tuple[int, int]]:
+        """Sort candidates into finished and running; return the running ones' (parent, token).
+
+        Args:
+            candidates: (log-probability, parent * vocabulary + token), best first.
+            limit: new tokens at which an answer is cut.
+            attention: summed up by each beam so far, [beams, N].
+        """
+        candidates = list(candidates)
+        self.steps += 1
+        steps = self.steps
+        picked: list[tuple[int, int]] = []
+        tokens: list[list[int]] = []
+        scores: list[float] = []
+
+        def finish(score: float, parent: int, extended: list[int], stop: str) -> None:
+            mean = None if attention is None else attention[parent] / steps
+            length = self._length(steps, ended=stop != "length")
+            self.finished.append(Hypothesis(score / length, extended, stop, mean))
+            self.finished.sort(key=lambda one: -one.score)
+            del self.finished[self.width :]
+
+        for rank, (score, place) in enumerate(candidates):
+            parent, token = divmod(place, vocabulary)
+            extended = [*self.tokens[parent], token]
+            stop = ended(backbone, extended, limit)
+            runs = stop is None or (stop == "length" and self.prompt_ids is not None)
+            if runs and len(picked) < self.width:
+                picked.append((parent, token))
+                tokens.append(extended)
+                scores.append(score)
+            # A beam that ends below the best `width` is dropped: it only stood in reserve.
+            if not runs and stop is not None and rank < self.width:
+                finish(score, parent, extended, stop)
+        if not picked:
+            self.done = True
+            return picked
+        while len(picked) < self.width:
+            # Stop strings can end more beams than the reserve holds; a dead copy fills the place.
+            picked.append(picked[-1])
+            tokens.append(tokens[-1])
+            scores.append(NEVER)
+        self.tokens, self.scores = tokens, scores
+        # 4.29 looks at the best candidate, even where it has just ended.
+        best = scores[0] if self.prompt_ids is None else candidates[0][0]
+        if len(self.finished) == self.width:
+            self.done = best / self._length(steps, ended=False) <= self.finished[-1].score
+        if steps == limit and not self.done:
+            for (parent, _), extended, score in zip(picked, tokens, scores, strict=True):
+                finish(score, parent, extended, "length")
+            self.done = True
+        return picked
+
+    def answer(
+        self, backbone: Backbone, recorded: Sequence[Tensor], *, forwards: int
+    ) -> Answer:
+        """Return the best hypothesis as an answer."""
+        best = self.finished[0]
+        return Answer(
+            best.tokens,
+            final_text(backbone, best.tokens),
+            best.stop,  # type: ignore[arg-type]
+            torch.stack(list(recorded)) if recorded else None,
+            None if best.attention is None else best.attention.cpu().numpy(),
+            forwards=forwards,
+        )
+
+    def _length(self, steps: int, *, ended: bool) -> int:
+        return steps if self.prompt_ids is None else self.prompt_ids + steps - ended
+
+
+def search(branches: Branches, context: DecodeContext, settings: DecodeSettings) -> list[Answer]:
+    """Search with beams; the stack holds one row per branch and sample when it begins."""
+    selection, backbone = settings.selection, context.backbone
+    width, device = selection.beams, branches.stack.logits.device
+    asked = [prompt.text_ids for prompt in branches.prompts]
+    alive = list(range(len(asked)))
+    branches.keep(torch.tensor(alive, device=device).repeat_interleave(width))
+    by_prompt = selection.length_norm == "prompt"
+    searches = [
+        # Before 4.38 an image was one token of the prompt, wherever its features stood.
+        Beams(width, len(ids) + int(prompt.visual.any()) if by_prompt else None)
+        for ids, prompt in zip(asked, branches.prompts, strict=True)
+    ]
+    recorded: list[list[Tensor]] = [[] for _ in alive]
+    keep_best = max(2, 1 + len(backbone.eos_token_ids)) * width
+    for step in range(settings.max_new_tokens):
+        seen = [asked[i] + tokens for i in alive for tokens in searches[i].tokens]
+        scores = branches.combined(step).log_softmax(-1)
+        scores = penalised(scores, selection.repetition_penalty, seen)
+        scores = scores.view(len(alive), width, -1)
+        so_far = torch.tensor([searches[i].scores for i in alive], device=device)
+        best, index = (scores + so_far[..., None]).flatten(1).topk(keep_best)
         parents: list[int] = []
         chosen: list[int] = []
         going: list[int] = []
         for row, sample in enumerate(alive):
-            if step < record_scores:
+            if step < settings.record_scores:
                 recorded[sample].append(scores[row].cpu())
             beams = searches[sample]
             candidates = zip(best[row].tolist(), index[row].tolist(), strict=True)
-            seen = None if stack.attention is None else stack.attention[row * width :][:width]
-            picked = _advance(beams, candidates, scores.shape[-1], context, max_new_tokens, seen)
+            attention = branches.stack.attention
+            attention = None if attention is None else attention[row * width :][:width]
+            picked = beams.advance(
+                candidates, scores.shape[-1], backbone, settings.max_new_tokens, attention
+            )
             if beams.done:
                 continue
             going.append(row)
@@ -104,61 +182,14 @@ def search(
             chosen += [token for _, token in picked]
         if not going:
             break
-        rows = torch.tensor(parents, device=device)
-        stack.keep(in_every_branch(rows, len(alive) * width, len(names)))
+        branches.keep(torch.tensor(parents, device=device))
         alive = [alive[row] for row in going]
-        stack.append(torch.tensor(chosen, device=device).repeat(len(names)))
+        branches.append(torch.tensor(chosen, device=device))
     return [
-        _answer(searches[sample], recorded[sample], context, len(names))
-        for sample in range(samples)
+        beams.answer(
+            backbone,
+            scores,
+            forwards=(1 + (beams.steps - 1) * width) * len(branches.names),
+        )
+        for beams, scores in zip(searches, recorded, strict=True)
     ]
-
-
-def _advance(
-    beams: Beams,
-    candidates: zip[tuple[float, int]],
-    vocabulary: int,
-    context: DecodeContext,
-    limit: int,
-    attention: Tensor | None,
-) -> list[tuple[int, int]]:
-    """Sort candidates, best first, into finished and running; return (parent, token) pairs."""
-    picked: list[tuple[int, int]] = []
-    tokens: list[list[int]] = []
-    scores: list[float] = []
-    beams.steps += 1
-    for rank, (score, place) in enumerate(candidates):
-        parent, token = divmod(place, vocabulary)
-        extended = [*beams.tokens[parent], token]
-        stop = ended(context.backbone, extended, limit)
-        if stop is None and len(picked) < beams.width:
-            picked.append((parent, token))
-            tokens.append(extended)
-            scores.append(score)
-        # A beam that ends below the best `width` is dropped: it only stood in reserve.
-        if stop is not None and rank < beams.width:
-            seen = None if attention is None else attention[parent] / beams.steps
-            beams.finish(Hypothesis(score / beams.steps, extended, stop, seen))
-    if not picked:
-        beams.done = True
-        return picked
-    while len(picked) < beams.width:
-        # Stop strings can end more beams than the reserve holds; a dead copy fills the place.
-        picked.append(picked[-1])
-        tokens.append(tokens[-1])
-        scores.append(NEVER)
-    beams.tokens, beams.scores = tokens, scores
-    beams.judge()
-    return picked
-
-
-def _answer(beams: Beams, recorded: list[Tensor], context: DecodeContext, branches: int) -> Answer:
-    best = beams.finished[0]
-    return Answer(
-        best.tokens,
-        final_text(context.backbone, best.tokens),
-        best.stop,  # type: ignore[arg-type]
-        torch.stack(recorded) if recorded else None,
-        None if best.attention is None else best.attention.cpu().numpy(),
-        forwards=(1 + (beams.steps - 1) * beams.width) * branches,
-    )

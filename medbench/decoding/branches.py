@@ -3,21 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from medbench.decoding.context import DecodeContext, DecodeSettings
+from medbench.decoding.reading import Reading
 from medbench.decoding.stack import RowStack
 from medbench.method import Decoder
+from medbench.model.prompt import Prompt
 
 
-def combined(decoder: Decoder, stack: RowStack, names: Sequence[str], step: int) -> Tensor:
-    """Return the decoder's scores, [rows of one branch, vocabulary], from the stack's logits."""
-    parts = stack.logits.chunk(len(names))
-    return decoder.combine(dict(zip(names, parts, strict=True)), step)
+@dataclass(frozen=True)
+class Branches:
+    """A stack in which every branch has one row per sample, or per beam.
+
+    Attributes:
+        prompts: of the main branch, by sample.
+    """
+
+    decoder: Decoder
+    stack: RowStack
+    names: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
+
+    def combined(self, step: int) -> Tensor:
+        """Return the decoder's scores, [rows of one branch, vocabulary]."""
+        count = len(self.names)
+        logits = dict(zip(self.names, self.stack.logits.chunk(count), strict=True))
+        if self.stack.early is not None:
+            logits["early"] = self.stack.early.chunk(count)[0]
+        return self.decoder.combine(logits, step)
+
+    def attention(self, row: int) -> Tensor | None:
+        """Return the visual attention summed up by a row of the main branch, [N]."""
+        attention = self.stack.attention
+        return None if attention is None else attention[row]
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep only these rows of a branch, in every branch."""
+        count = len(self.names)
+        per_branch = len(self.stack) // count
+        offsets = torch.arange(count, device=rows.device)[:, None] * per_branch
+        self.stack.keep((offsets + rows).flatten())
+
+    def append(self, tokens: Tensor) -> None:
+        """Add one token to each row of a branch, in every branch."""
+        self.stack.append(tokens.repeat(len(self.names)))
 
 
-def in_every_branch(rows: Tensor, per_branch: int, branches: int) -> Tensor:
-    """Return the stack's indices of some rows of a branch, in every branch."""
-    offsets = torch.arange(branches, device=rows.device)[:, None] * per_branch
-    return (offsets + rows).flatten()
+def start(
+    decoder: Decoder, main: list[Prompt], context: DecodeContext, settings: DecodeSettings
+) -> Branches:
+    """Run the main prompts, then those of each branch by themselves, and stack them."""
+    reading = decoder.reading(context.backbone.depth) or Reading()
+    reading = replace(reading, attention=settings.record_attention)
+    stack = RowStack(context.backbone, main, reading)
+    seen = replace(context, prompt_attention=stack.prompt_attention)
+    branches = decoder.branches(main, seen)
+    for prompts in branches.values():
+        stack.join(prompts)
+    return Branches(decoder, stack, ("main", *branches), tuple(main))

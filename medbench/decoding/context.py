@@ -1,4 +1,4 @@
-"""What a decoder may look at while it prepares a batch."""
+"""What a decoder may look at while it prepares a batch, and how the batch is to be decoded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,24 @@ import torch
 from torch import Tensor
 
 from medbench.decoding.randomness import generator
+from medbench.decoding.select import Selection
 from medbench.model.llava import Backbone
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How a batch is to be decoded, whatever the decoder.
+
+    Attributes:
+        selection: how tokens are picked; max_new_tokens: where an answer is cut.
+        record_scores: of how many first steps the combined scores are kept.
+        record_attention: whether the answers' visual attention is.
+    """
+
+    selection: Selection
+    max_new_tokens: int
+    record_scores: int = 0
+    record_attention: bool = False
 
 
 @dataclass(frozen=True)
@@ -24,6 +41,10 @@ class DecodeContext:
         tensors: ready inputs of named branches, each [samples, ...]; a decoder uses what it
             finds here instead of making its own, so that published inputs can be replayed.
         rois: bool [height, width] or None per sample, in the image's own pixels.
+        looked: what the decoder's `look` read off the vision tower, [samples, ...].
+        prompt_attention: float32 [samples, layers, N], the attention that the prompts' last tokens
+            pay to the image, averaged over heads; there if `reading` asks for it, and from
+            `branches` on.
     """
 
     backbone: Backbone
@@ -32,7 +53,14 @@ class DecodeContext:
     pixel_values: Tensor | None = None
     tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     rois: tuple[np.ndarray | None, ...] = ()
+    looked: Tensor | None = None
+    prompt_attention: Tensor | None = None
 
-    def generators(self, purpose: str) -> list[torch.Generator]:
-        """Return one generator per sample, seeded by the run, the sample and the purpose."""
-        return [generator(self.seed, name, purpose) for name in self.ids]
+    def generators(self, purpose: str, seed: int | None = None) -> list[torch.Generator]:
+        """Return one generator per sample, seeded by the run, the sample and the purpose.
+
+        Args:
+            seed: in place of the run's.
+        """
+        seed = self.seed if seed is None else seed
+        return [generator(seed, name, purpose) for name in self.ids]

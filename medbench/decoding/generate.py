@@ -12,13 +12,15 @@ from torch import Tensor
 
 from medbench import plugins, spec
 from medbench.decoding.answer import Answer
-from medbench.decoding.context import DecodeContext
+from medbench.decoding.context import DecodeContext, DecodeSettings
 from medbench.decoding.loop import decode
 from medbench.decoding.select import resolve
 from medbench.errors import UserError
+from medbench.images import encode, stacked
 from medbench.method import Decoder
 from medbench.model.llava import Backbone
 from medbench.model.prompt import Prompt
+from medbench.needs import check_depth, require
 
 
 def generate(
@@ -67,7 +69,8 @@ def generate(
     _check_inputs(prompts, input_ids, images, pixel_values)
     given = images is not None or pixel_values is not None
     offers = [one for one in backbone.offers if given or one not in ("pixels", "image_span")]
-    require(decoder, [*offers, "roi"] if rois is not None else offers)
+    require(decoder.name, decoder.needs, [*offers, "roi"] if rois is not None else offers)
+    check_depth(decoder, backbone.depth)
     chosen = resolve(replace(decoder, **selection) if selection else decoder, preset)
     tensors = branch_tensors or {}
     count = _count(prompts, input_ids, images, pixel_values, ids, rois, *tensors.values())
@@ -84,11 +87,13 @@ def generate(
         if pixel_values is None or count < 2:
             raise UserError(f"{decoder.name} needs the image of another sample")
         pixel_values = pixel_values.roll(-1, dims=0)
+    settings = DecodeSettings(chosen, max_new_tokens, record_scores, record_attention)
     answers: list[Answer] = []
     for start in range(0, count, batch_size):
         part = slice(start, start + batch_size)
         pixels = None if pixel_values is None else pixel_values[part]
-        features = [None] * count if pixels is None else list(backbone.encode(pixels))
+        encoded = [encode(backbone, decoder, one[None]) for one in (() if pixels is None else pixels)]
+        features = [one for one, _ in encoded] or [None] * count
         context = DecodeContext(
             backbone,
             tuple(names[part]),
@@ -96,15 +101,13 @@ def generate(
             pixel_values=pixels,
             tensors={name: tensor[part] for name, tensor in tensors.items()},
             rois=tuple(rois[part]) if rois is not None else (),
+            looked=stacked([looked for _, looked in encoded]),
         )
         answers += decode(
             decoder,
             _prompts(backbone, prompts and prompts[part], input_ids and input_ids[part], features),
             context,
-            chosen,
-            max_new_tokens=max_new_tokens,
-            record_scores=record_scores,
-            record_attention=record_attention,
+            settings,
         )
     return answers
 
@@ -124,17 +127,6 @@ def create_decoder(text: str) -> Decoder:
             "Use medbench.run for tuners and chains.",
         )
     return instance
-
-
-def require(method: Any, offers: Sequence[str]) -> None:
-    """Raise a UserError unless everything a method needs is on offer."""
-    missing = [need for need in method.needs if need not in offers]
-    if missing:
-        raise UserError(
-            f"{method.name} needs {', '.join(missing)}",
-            f"On offer here: {', '.join(offers) or 'nothing'}.",
-            f"medbench show {method.name} says what it needs.",
-        )
 
 
 def _check_inputs(prompts: Any, input_ids: Any, images: Any, pixel_values: Any) -> None:

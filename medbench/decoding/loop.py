@@ -9,10 +9,9 @@ from torch import Tensor
 
 from medbench.decoding.answer import Answer, ended, final_text
 from medbench.decoding.beam import search
-from medbench.decoding.branches import combined, in_every_branch
-from medbench.decoding.context import DecodeContext
-from medbench.decoding.select import Selection, pick
-from medbench.decoding.stack import RowStack
+from medbench.decoding.branches import Branches, start
+from medbench.decoding.context import DecodeContext, DecodeSettings
+from medbench.decoding.select import penalised, pick
 from medbench.method import Decoder
 from medbench.model.prompt import Prompt
 
@@ -22,11 +21,7 @@ def decode(
     decoder: Decoder,
     prompts: Sequence[Prompt],
     context: DecodeContext,
-    selection: Selection,
-    *,
-    max_new_tokens: int,
-    record_scores: int = 0,
-    record_attention: bool = False,
+    settings: DecodeSettings,
 ) -> list[Answer]:
     """Decode one batch of prompts and return the answers in their order.
 
@@ -34,59 +29,52 @@ def decode(
     float32 batched and single runs give the same tokens, in bfloat16 nothing can promise that.
     """
     main = decoder.prepare(list(prompts), context)
-    rows = {"main": main, **decoder.branches(main, context)}
-    names = list(rows)
-    stack = RowStack(
-        context.backbone,
-        [prompt for name in names for prompt in rows[name]],
-        record_attention=record_attention,
-    )
-    decode_rows = search if selection.beams > 1 else _decode_tokens
-    return decode_rows(decoder, stack, names, context, selection, max_new_tokens, record_scores)
+    own = decoder.search(main, context, settings)
+    if own is not None:
+        return own
+    branches = start(decoder, main, context, settings)
+    decode_rows = search if settings.selection.beams > 1 else _decode_tokens
+    return decode_rows(branches, context, settings)
 
 
 def _decode_tokens(
-    decoder: Decoder,
-    stack: RowStack,
-    names: Sequence[str],
-    context: DecodeContext,
-    selection: Selection,
-    max_new_tokens: int,
-    record_scores: int,
+    branches: Branches, context: DecodeContext, settings: DecodeSettings
 ) -> list[Answer]:
-    backbone, samples = context.backbone, len(context.ids)
+    backbone, samples, limit = context.backbone, len(context.ids), settings.max_new_tokens
+    penalty = settings.selection.repetition_penalty
     generators = context.generators("tokens")
+    asked = [prompt.text_ids for prompt in branches.prompts]
     tokens: list[list[int]] = [[] for _ in range(samples)]
     scores: list[list[Tensor]] = [[] for _ in range(samples)]
     answers: dict[int, Answer] = {}
     alive = list(range(samples))
-    for step in range(max_new_tokens):
-        combined_scores = combined(decoder, stack, names, step)
-        picked = pick(combined_scores, selection, [generators[i] for i in alive])
+    for step in range(limit):
+        combined = branches.combined(step)
+        allowed = penalised(combined, penalty, [asked[i] + tokens[i] for i in alive])
+        picked = pick(allowed, settings.selection, [generators[i] for i in alive])
         going: list[int] = []
         for row, (sample, token) in enumerate(zip(alive, picked.tolist(), strict=True)):
             tokens[sample].append(token)
-            if step < record_scores:
-                scores[sample].append(combined_scores[row].cpu())
-            stop = ended(backbone, tokens[sample], max_new_tokens)
+            if step < settings.record_scores:
+                scores[sample].append(combined[row].cpu())
+            stop = ended(backbone, tokens[sample], limit)
             if stop is None:
                 going.append(row)
                 continue
-            seen = None if stack.attention is None else stack.attention[row] / (step + 1)
+            seen = branches.attention(row)
             answers[sample] = Answer(
                 tokens[sample],
                 final_text(backbone, tokens[sample]),
                 stop,  # type: ignore[arg-type]
                 torch.stack(scores[sample]) if scores[sample] else None,
-                None if seen is None else seen.cpu().numpy(),
-                forwards=(step + 1) * len(names),
+                None if seen is None else (seen / (step + 1)).cpu().numpy(),
+                forwards=(step + 1) * len(branches.names),
             )
         if not going:
             break
         if len(going) < len(alive):
-            rows = torch.tensor(going, device=picked.device)
-            stack.keep(in_every_branch(rows, len(alive), len(names)))
+            branches.keep(torch.tensor(going, device=picked.device))
             picked = picked[going]
             alive = [alive[row] for row in going]
-        stack.append(picked.repeat(len(names)))
+        branches.append(picked)
     return [answers[sample] for sample in range(samples)]

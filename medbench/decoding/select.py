@@ -22,14 +22,22 @@ class Selection:
         select: "argmax", or "sample" from the softmax.
         temperature, top_k, top_p: of sampling, applied in this order; 0 turns top_k off and 1
             turns top_p off.
+        repetition_penalty: divides the positive and multiplies the negative scores of tokens that
+            stand in the prompt's text or the answer so far; before anything else.
         beams: more than one searches with that many beams instead.
+        length_norm: of beam search: "generated" divides a hypothesis's log-probability by the
+            number of its new tokens, as transformers does today; "prompt" keeps the rules of
+            transformers 4.29, which counts the prompt as well (an image as one token) and not the
+            end token.
     """
 
     select: Literal["argmax", "sample"] = "argmax"
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    repetition_penalty: float = 1.0
     beams: int = 1
+    length_norm: Literal["generated", "prompt"] = "generated"
 
 
 def resolve(decoder: Decoder, preset: str) -> Selection:
@@ -70,6 +78,22 @@ def pick(scores: Tensor, selection: Selection, generators: Sequence[torch.Genera
     return torch.cat(drawn).to(scores.device)
 
 
+def penalised(scores: Tensor, penalty: float, seen: Sequence[Sequence[int]]) -> Tensor:
+    """Make tokens that were there already less likely (Keskar et al. 2019, Sec. 4.1).
+
+    Args:
+        scores: float32 [rows, vocabulary]; seen: tokens by row.
+        penalty: 1 changes nothing; otherwise positive scores are divided and negative ones
+            multiplied by it, once however often a token was seen.
+    """
+    if penalty == 1:
+        return scores
+    marked = torch.zeros_like(scores, dtype=torch.bool)
+    for row, tokens in zip(marked, seen, strict=True):
+        row[torch.tensor(tokens, device=row.device)] = True
+    return torch.where(marked, torch.where(scores > 0, scores / penalty, scores * penalty), scores)
+
+
 def warp(scores: Tensor, selection: Selection) -> Tensor:
     """Apply temperature, then top-k, then top-p to [rows, vocabulary] scores.
 
@@ -95,6 +119,7 @@ def _check(selection: Selection) -> None:
         "temperature is above 0": selection.temperature <= 0,
         "top_k is 0 (off) or more": selection.top_k < 0,
         "top_p lies above 0 and is at most 1": not 0 < selection.top_p <= 1,
+        "repetition_penalty is above 0": selection.repetition_penalty <= 0,
         "beams is 1 or more": selection.beams < 1,
         "beams and sampling do not go together": selection.beams > 1
         and selection.select == "sample",

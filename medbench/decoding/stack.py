@@ -3,99 +3,197 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from medbench.model.attention import AttentionProbe
+from medbench.decoding.cache import join_rows
+from medbench.decoding.reading import Reading, early_logits
+from medbench.model.attention import AttentionEdit, AttentionProbe
 from medbench.model.llava import Backbone
 from medbench.model.prompt import Prompt
-from medbench.model.rows import RowMasks, left_padded, positions, where
+from medbench.model.rows import RowMasks, beside, left_padded, positions, where
 
 
 class RowStack:
     """Rows that are decoded together: samples, branches of samples, or beams.
 
+    Args:
+        prompts: of the first rows; `join` puts further ones below them.
+        reading: what to read and change; rows that join are read alike and changed in nothing.
+        joins: whether the rows will join others.
+
     Attributes:
         logits: float32 [rows, vocabulary], of each row's last token.
+        early: float32 [rows, exits, vocabulary], of its early exits; None unless read.
         attention: float32 [rows, N], visual attention of the queries that generated the tokens
             so far (the prompt's last token included), averaged over layers and heads and summed
-            over the queries; None unless recorded. Rows without an image have zeros.
-        forwards: rows times passes through the language model so far.
+            over the queries; None unless read. Rows without an image have zeros.
+        prompt_attention: float32 [rows, layers, N], visual attention of the prompt's last token,
+            averaged over heads; None unless read, and without the rows that joined.
+        forwards: tokens that went through the language model so far, a prompt counting as one.
+        lengths: int64 [rows], without padding; mask: bool [rows, width], all but padding; cache:
+            keys and values of the same width.
     """
 
     def __init__(
-        self, backbone: Backbone, prompts: Sequence[Prompt], *, record_attention: bool = False
+        self,
+        backbone: Backbone,
+        prompts: Sequence[Prompt],
+        reading: Reading | None = None,
+        *,
+        joins: bool = False,
     ) -> None:
         self.backbone = backbone
         self.forwards = 0
-        self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=backbone.device)
-        self._mask = left_padded([torch.ones_like(prompt.visual) for prompt in prompts])
-        visual = left_padded([prompt.visual for prompt in prompts])
+        self.early: Tensor | None = None
+        self.attention: Tensor | None = None
+        self.prompt_attention: Tensor | None = None
+        self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=backbone.device)
+        self.mask = left_padded([torch.ones_like(prompt.visual) for prompt in prompts])
+        # No config: a sliding-window cache would drop keys, and with them the probe's columns.
+        self.cache = DynamicCache()
+        self._reading = reading or Reading()
+        self._visual = left_padded([prompt.visual for prompt in prompts])
+        self._edited = torch.full_like(self.mask[:, 0], self._reading.edit is not None)
+        self._has_image = self._visual.any(1)
+        self._columns = _image_columns(self._visual, backbone.image_tokens)
         question = left_padded([prompt.question for prompt in prompts])
         for state in backbone.row_states:
-            state.begin(RowMasks(self._mask, visual, question, prompt=self._mask))
-        self._columns = self._visual_columns(visual) if record_attention else None
-        self._has_image = visual.any(1)
-        self.attention: Tensor | None = None
-        # No config: a sliding-window cache would drop keys, and with them the probe's columns.
-        self._cache = DynamicCache()
+            state.begin(RowMasks(self.mask, self._visual, question, self.mask), joins=joins)
         embeddings = left_padded([backbone.embed(prompt) for prompt in prompts])
-        self.logits = self._forward(embeddings, positions(self._mask))
+        self._advance(embeddings, positions(self.mask), prompt=True)
+        for state in backbone.row_states:
+            state.settle()
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self.lengths)
+
+    def join(self, prompts: Sequence[Prompt]) -> None:
+        """Put further rows below those there are; their prompts are computed by themselves."""
+        other = RowStack(
+            self.backbone,
+            prompts,
+            Reading(attention=self._reading.attention, readout=self._reading.readout),
+            joins=True,
+        )
+        own, width = self.mask.shape[1], other.mask.shape[1]
+        columns = self._columns + max(width - own, 0), other._columns + max(own - width, 0)
+        self._columns = beside(*columns, dim=1)
+        self.mask = beside(self.mask, other.mask, dim=1)
+        self._visual = beside(self._visual, other._visual, dim=1)
+        self._edited = torch.cat([self._edited, other._edited])
+        self._has_image = torch.cat([self._has_image, other._has_image])
+        self.lengths = torch.cat([self.lengths, other.lengths])
+        self.logits = torch.cat([self.logits, other.logits])
+        if self.early is not None and other.early is not None:
+            self.early = torch.cat([self.early, other.early])
+        if self.attention is not None and other.attention is not None:
+            self.attention = beside(self.attention, other.attention, dim=1)
+        join_rows(self.cache, other.cache)
+        self.forwards += other.forwards
 
     def append(self, tokens: Tensor) -> None:
-        """Add one token to each row, int64 [rows], and update `logits`."""
-        embeddings = self.backbone.language_model.get_input_embeddings()(tokens[:, None])
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
-        self.logits = self._forward(embeddings, self._lengths[:, None])
-        self._lengths = self._lengths + 1
+        """Add new tokens to each row, int64 [rows] or [rows, new], and read the last of them."""
+        tokens = tokens if tokens.dim() == 2 else tokens[:, None]
+        new = tokens.shape[1]
+        self._widen(new)
+        steps = torch.arange(new, device=tokens.device)
+        embeddings = self.backbone.language_model.get_input_embeddings()(tokens)
+        self._advance(embeddings, self.lengths[:, None] + steps)
+        self.lengths = self.lengths + new
 
     def keep(self, rows: Tensor) -> None:
         """Keep only these rows, in this order; a row may be named more than once."""
-        self._cache.batch_select_indices(rows)
-        self._lengths, self._mask = self._lengths[rows], self._mask[rows]
-        self._has_image, self.logits = self._has_image[rows], self.logits[rows]
-        if self._columns is not None:
-            self._columns = self._columns[rows]
+        self.cache.batch_select_indices(rows)
+        self.lengths, self.mask, self.logits = self.lengths[rows], self.mask[rows], self.logits[rows]
+        self._visual, self._edited = self._visual[rows], self._edited[rows]
+        self._has_image, self._columns = self._has_image[rows], self._columns[rows]
+        if self.early is not None:
+            self.early = self.early[rows]
         if self.attention is not None:
             self.attention = self.attention[rows]
         for state in self.backbone.row_states:
             state.keep(rows)
 
-    def _forward(self, embeddings: Tensor, position_ids: Tensor) -> Tensor:
-        seen: list[Tensor] = []
-        output = self.backbone.language_model(
+    def forward(
+        self,
+        embeddings: Tensor,
+        position_ids: Tensor,
+        *,
+        mask: Tensor | None = None,
+        probes: Sequence[AttentionProbe] = (),
+        edit: AttentionEdit | None = None,
+        logits: int = 1,
+    ) -> Any:
+        """Run new positions of all rows through the language model, behind what the cache holds.
+
+        Args:
+            embeddings: [rows, new, width]; position_ids: int64 [rows, new].
+            mask: bool [rows, 1, new, all], who may see whom; None takes the stack's own mask,
+                where each new position sees those before it.
+            logits: of how many last positions.
+        """
+        arguments: dict[str, Any] = {"probes": tuple(probes)} if probes else {}
+        if edit is not None:
+            arguments["edit"] = edit
+        if self._reading.readout is not None:
+            arguments["output_hidden_states"] = list(self._reading.readout.layers)
+        return self.backbone.language_model(
             inputs_embeds=embeddings,
-            attention_mask=self._mask.long(),
+            attention_mask=self.mask.long() if mask is None else mask,
             position_ids=position_ids,
-            past_key_values=self._cache,
+            past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=1,
-            **self._probe(embeddings.shape[1], seen),
+            logits_to_keep=logits,
+            **arguments,
         )
-        if seen:
-            rows = torch.stack(seen).mean(0) * self._has_image[:, None]
+
+    def image_probe(self, queries: Tensor, seen: list[Tensor]) -> AttentionProbe:
+        """Return a probe that collects the queries' attention on the image, layer by layer.
+
+        Args:
+            queries: int64 [rows, Q], positions among the new ones.
+            seen: receives a float32 [rows, Q, N] from each layer, averaged over heads, zeros for
+                rows without an image.
+        """
+        has_image = self._has_image[:, None, None]
+        return AttentionProbe(
+            queries, self._columns, lambda _, rows: seen.append(rows.mean(1) * has_image)
+        )
+
+    def _advance(self, embeddings: Tensor, position_ids: Tensor, *, prompt: bool = False) -> None:
+        """Run new positions of all rows, and take from the last one what is read of it."""
+        reading, new = self._reading, embeddings.shape[1]
+        probes, seen = [], list[Tensor]()
+        if reading.attention or (prompt and reading.prompt_attention):
+            last = torch.full_like(self.lengths[:, None], new - 1)
+            probes.append(self.image_probe(last, seen))
+        edit = None
+        if reading.edit is not None and (reading.edit.prompt or not prompt):
+            columns = self._visual & self._edited[:, None]
+            edit = AttentionEdit(reading.edit.layers, columns, reading.edit.change)
+        output = self.forward(embeddings, position_ids, probes=probes, edit=edit)
+        self.logits = output.logits[:, -1].float()
+        self.forwards += len(self) * (1 if prompt else new)
+        if reading.readout is not None:
+            self.early = early_logits(self.backbone, output.hidden_states, reading.readout)
+        if prompt and reading.prompt_attention:
+            self.prompt_attention = torch.stack(seen, dim=1)[:, :, 0]
+        if reading.attention:
+            rows = torch.stack(seen).mean(0)[:, 0]
             self.attention = rows if self.attention is None else self.attention + rows
-        self.forwards += len(embeddings)
-        return output.logits[:, -1].float()
 
-    def _visual_columns(self, visual: Tensor) -> Tensor:
-        columns, _ = where(visual)
-        if columns.shape[1]:
-            return columns
-        # Without any image, rows still get their zeros.
-        return columns.new_zeros(len(visual), self.backbone.image_tokens)
+    def _widen(self, by: int) -> None:
+        new = self.mask.new_ones(len(self), by)
+        self.mask = torch.cat([self.mask, new], dim=1)
+        self._visual = torch.cat([self._visual, ~new], dim=1)
 
-    def _probe(self, new: int, seen: list[Tensor]) -> dict[str, AttentionProbe]:
-        if self._columns is None:
-            return {}
-        last = torch.full((len(self), 1), new - 1, device=self._columns.device)
-        return {
-            "probe": AttentionProbe(
-                last, self._columns, lambda _, rows: seen.append(rows[:, :, 0].mean(1))
-            )
-        }
+
+def _image_columns(visual: Tensor, image_tokens: int) -> Tensor:
+    """Return where the image stands in each row, int64 [rows, N]; 0 where it does not."""
+    columns, _ = where(visual)
+    # Without any image, rows still get their zeros.
+    return columns if columns.shape[1] else columns.new_zeros(len(visual), image_tokens)

@@ -1,14 +1,15 @@
-"""The attention probe: rows of attention probabilities without eager attention.
+"""Reading and changing attention rows without eager attention.
 
 `medbench` is registered with transformers as an attention function of its own. It runs SDPA for
-the output and, where the forward pass was given a probe, also computes the softmax of the query
-rows the probe asks for. Autograd goes through those rows, so they can carry a loss. Nothing is
-patched: a probe is an argument of one forward pass and nothing of it stays behind.
+the output; where the forward pass was given probes, it also computes the softmax of the query rows
+they ask for, and where it was given an edit, it computes the last query's output from changed
+scores. Autograd goes through probed rows, so they can carry a loss. Nothing is patched: probes and
+edits are arguments of one forward pass and nothing of them stays behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,14 +28,31 @@ class AttentionProbe:
 
     Attributes:
         queries: int64 [rows, Q], positions among this pass's new tokens.
-        columns: int64 [rows, N], positions among all keys (cached ones included).
+        columns: int64 [rows, N], positions among all keys (cached ones included); None for all.
         take: called once per layer with the layer's index and the probabilities, float32
             [rows, heads, Q, N], normalised over all keys and not only over the columns.
+        layers: which layers to read; None for all.
     """
 
     queries: Tensor
-    columns: Tensor
+    columns: Tensor | None
     take: Callable[[int, Tensor], None]
+    layers: Container[int] | None = None
+
+
+@dataclass(frozen=True)
+class AttentionEdit:
+    """A change of attention scores before the softmax, for each row's last query only.
+
+    Attributes:
+        layers: which layers to change.
+        columns: bool [rows, keys], the scores to change.
+        change: elementwise, from scores to scores, float32.
+    """
+
+    layers: Container[int]
+    columns: Tensor
+    change: Callable[[Tensor], Tensor]
 
 
 def probed_attention(
@@ -43,22 +61,42 @@ def probed_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    probe: AttentionProbe | None = None,
+    probes: Sequence[AttentionProbe] = (),
+    edit: AttentionEdit | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Run SDPA, and hand the probe the rows it asked for.
+    """Run SDPA, edited where asked, and hand each probe the rows it asked for.
 
     Args:
         module: the attention layer; gives its index and the scaling.
         query: [rows, heads, new, head_dim]; key, value: [rows, kv_heads, all, head_dim].
         attention_mask: bool [rows, 1, new, all], True where attended; None means causal.
-        probe: what to read; None reads nothing.
+        probes: what to read; they see edited rows as edited.
+        edit: what to change.
     """
-    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    if probe is not None:
-        scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-        rows = attention_rows(query, key, attention_mask, probe.queries, probe.columns, scaling)
-        probe.take(int(module.layer_idx), rows)  # type: ignore[arg-type]
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    if edit is not None and layer not in edit.layers:
+        edit = None
+
+    def rows_of(queries: Tensor) -> Tensor:
+        return attention_rows(query, key, attention_mask, queries, scaling, edit)
+
+    if edit is None:
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    else:
+        last = torch.full((len(query), 1), query.shape[2] - 1, device=query.device)
+        output = _attended(rows_of(last), value)
+        if query.shape[2] > 1:
+            whole, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+            output = torch.cat([whole[:, :-1], output], dim=1)
+    for probe in probes:
+        if probe.layers is None or layer in probe.layers:
+            rows = rows_of(probe.queries)
+            if probe.columns is not None:
+                columns = probe.columns[:, None, None, :]
+                rows = rows.gather(3, columns.expand(*rows.shape[:3], -1))
+            probe.take(layer, rows)
     return output, None
 
 
@@ -67,13 +105,13 @@ def attention_rows(
     key: Tensor,
     attention_mask: Tensor | None,
     queries: Tensor,
-    columns: Tensor,
     scaling: float,
+    edit: AttentionEdit | None = None,
 ) -> Tensor:
-    """Return softmax probabilities of chosen query rows at chosen key columns.
+    """Return softmax probabilities of chosen query rows over all keys.
 
-    Shapes as in `probed_attention`; the result is float32 [rows, heads, Q, N]. The softmax runs
-    over every key the query may see, in float32.
+    Shapes as in `probed_attention`; the result is float32 [rows, heads, Q, all]. The softmax is
+    computed in float32.
     """
     batch, heads, new, width = query.shape
     groups = heads // key.shape[1]
@@ -83,12 +121,19 @@ def attention_rows(
     picked = picked.reshape(batch, key.shape[1], groups * wanted, width)
     scores = (picked @ key.transpose(2, 3)).float() * scaling
     scores = scores.reshape(batch, heads, wanted, key.shape[2])
-    scores = scores.masked_fill(
-        ~_visible(attention_mask, queries, new, key.shape[2]), torch.finfo(scores.dtype).min
-    )
-    rows = scores.softmax(-1)
-    chosen = columns[:, None, None, :].expand(batch, heads, wanted, columns.shape[1])
-    return rows.gather(3, chosen)
+    if edit is not None:
+        place = edit.columns[:, None, :] & (queries == new - 1)[..., None]
+        scores = torch.where(place[:, None], edit.change(scores), scores)
+    hidden = ~_visible(attention_mask, queries, new, key.shape[2])
+    return scores.masked_fill(hidden, torch.finfo(scores.dtype).min).softmax(-1)
+
+
+def _attended(rows: Tensor, value: Tensor) -> Tensor:
+    """Return the attention output [rows, Q, heads, head_dim] of given probabilities."""
+    batch, heads, wanted, keys = rows.shape
+    grouped = rows.to(value.dtype).reshape(batch, value.shape[1], -1, keys)
+    output = (grouped @ value).reshape(batch, heads, wanted, value.shape[3])
+    return output.transpose(1, 2)
 
 
 def _visible(mask: Tensor | None, queries: Tensor, new: int, keys: int) -> Tensor:

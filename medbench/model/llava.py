@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from medbench.backbone import Depth
 from medbench.model.geometry import Geometry
 from medbench.model.prompt import Prompt
 from medbench.model.rows import RowState
@@ -73,6 +74,11 @@ class Backbone:
         return int(self.language_model.config.num_hidden_layers)
 
     @property
+    def depth(self) -> Depth:
+        """How many layers the language model and the vision tower have."""
+        return Depth(self.layers, int(self.vision_tower.config.num_hidden_layers))
+
+    @property
     def heads(self) -> int:
         """Number of attention heads a layer."""
         return int(self.language_model.config.num_attention_heads)
@@ -81,12 +87,20 @@ class Backbone:
         """Return float32 [images, 3, size, size] on the CPU, normalised for the tower."""
         return torch.stack([self.geometry.pixels(image) for image in images])
 
-    @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> Tensor:
         """Return projected image features, [images, N, width]."""
+        return self.project(self.vision_states(pixel_values))
+
+    @torch.no_grad()
+    def vision_states(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """Return the tower's hidden states of images, the embeddings first."""
         pixels = pixel_values.to(self.device, self.dtype)
-        hidden = self.vision_tower(pixels, output_hidden_states=True).hidden_states
-        features = hidden[self.vision_layer]
+        return tuple(self.vision_tower(pixels, output_hidden_states=True).hidden_states)
+
+    @torch.no_grad()
+    def project(self, vision_states: Sequence[Tensor]) -> Tensor:
+        """Return the image features, [images, N, width], that the tower's states stand for."""
+        features = vision_states[self.vision_layer]
         return self.projector(features[:, 1:] if self.vision_select == "patch" else features)
 
     def prompt(self, question: str, features: Tensor) -> Prompt:

@@ -33,10 +33,22 @@ class Prompt:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def text_ids(self) -> list[int]:
+        """The ids of the prompt's text, in order."""
+        return self.ids[~self.visual].tolist()
+
     def without_image(self) -> Prompt:
         """Return the same prompt with the image's positions taken out."""
         text = ~self.visual
         return Prompt(self.ids[text], self.visual[text], self.question[text])
+
+    def only_question(self, begin: int | None) -> Prompt:
+        """Return the user's own words alone, behind the token that begins a text, if any."""
+        asked = self.ids[self.question]
+        ids = asked if begin is None else torch.cat([asked.new_tensor([begin]), asked])
+        own = torch.arange(len(ids), device=ids.device) >= len(ids) - len(asked)
+        return Prompt(ids, torch.zeros_like(own), own)
 
     def with_features(self, features: Tensor) -> Prompt:
         """Return the prompt with other features; their number may differ from today's."""

@@ -30,8 +30,15 @@ class RowMasks:
 class RowState(Protocol):
     """A part of an adapter that must follow the rows being decoded."""
 
-    def begin(self, masks: RowMasks) -> None:
-        """Take the masks of a new batch of rows."""
+    def begin(self, masks: RowMasks, *, joins: bool = False) -> None:
+        """Take the masks of new rows, whose whole prompts come in the next forward pass.
+
+        With `joins` the rows there are stay, and the new ones will stand below them.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Hear that the prompts are through: what follows are new tokens of all rows."""
         ...
 
     def keep(self, rows: Tensor) -> None:
@@ -46,6 +53,15 @@ def left_padded(rows: Sequence[Tensor], width: int | None = None) -> Tensor:
     for index, row in enumerate(rows):
         padded[index, width - len(row) :] = row
     return padded
+
+
+def beside(first: Tensor, second: Tensor, *, dim: int) -> Tensor:
+    """Put the rows of the second tensor below those of the first.
+
+    Where they differ in length along `dim`, the shorter one gets zeros (or False) in front.
+    """
+    width = max(first.shape[dim], second.shape[dim])
+    return torch.cat([_in_front(first, width, dim), _in_front(second, width, dim)])
 
 
 def positions(filled: Tensor) -> Tensor:
@@ -63,3 +79,12 @@ def where(mask: Tensor) -> tuple[Tensor, Tensor]:
     order = mask.long().sort(dim=1, descending=True, stable=True).indices[:, :widest]
     real = torch.arange(widest, device=mask.device) < counts[:, None]
     return order * real, real
+
+
+def _in_front(values: Tensor, width: int, dim: int) -> Tensor:
+    missing = width - values.shape[dim]
+    if not missing:
+        return values
+    shape = list(values.shape)
+    shape[dim] = missing
+    return torch.cat([values.new_zeros(shape), values], dim=dim)

@@ -17,6 +17,7 @@ from transformers import (
     Qwen2Config,
 )
 
+from medbench.backbones.toy import VISION_LAYERS
 from medbench.model import attention
 from medbench.model.geometry import Geometry
 from medbench.model.llava import Backbone
@@ -51,7 +52,7 @@ def build_toy(toy: Toy, *, device: torch.device, dtype: torch.dtype) -> Backbone
         patch_size=PATCH,
         hidden_size=16,
         intermediate_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=VISION_LAYERS,
         num_attention_heads=2,
     )
     config = LlavaConfig(

@@ -137,7 +137,9 @@ class A3MoE(nn.Module):
         self.config = config
         self.routing: dict[int, Routing] = {}
         self._masks: RowMasks | None = None
+        self._settled = False
         self._gates: dict[int, Tensor] = {}
+        self._before: dict[int, Tensor] = {}
         self._noise: torch.Generator | None = None
 
     def attach(self, layers: nn.ModuleList) -> Callable[[], None]:
@@ -157,14 +159,21 @@ class A3MoE(nn.Module):
 
         return detach
 
-    def begin(self, masks: RowMasks) -> None:
-        """Take the masks of a new batch of rows."""
-        self._masks = masks
-        self._gates.clear()
+    def begin(self, masks: RowMasks, *, joins: bool = False) -> None:
+        """Take the masks of new rows; with `joins` they will stand below those there are."""
+        self._masks, self._settled = masks, False
+        self._before = self._gates if joins else {}
+        self._gates = {}
         self.routing.clear()
         if self.config.test_dropout and not self.training:
             # The same batch gets the same draws whenever it is decoded.
             self._noise = torch.Generator(masks.visual.device).manual_seed(0)
+
+    def settle(self) -> None:
+        """Put the gates of the new prompts below those of the rows there were."""
+        for layer, gates in self._before.items():
+            self._gates[layer] = torch.cat([gates, self._gates[layer]])
+        self._before, self._settled = {}, True
 
     def keep(self, rows: Tensor) -> None:
         """Follow the rows of the batch through finished samples and beams."""
@@ -202,7 +211,8 @@ class A3MoE(nn.Module):
         masks = self._masks
         if masks is None:
             raise RuntimeError("begin() comes before the first forward pass")
-        return masks if x.shape[1] == masks.visual.shape[1] else None
+        whole = not self._settled and x.shape[1] == masks.visual.shape[1]
+        return masks if whole else None
 
     def _dropped(self, x: Tensor) -> Tensor:
         """Return the experts' input after dropout; the router sees the input itself."""

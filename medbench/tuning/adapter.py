@@ -17,25 +17,17 @@ from torch import Tensor, nn
 from medbench.errors import UserError
 from medbench.method import Tuner
 from medbench.model.llava import Backbone
-from medbench.model.rows import RowMasks
+from medbench.model.rows import RowState
 from medbench.tuning import lora
 
 EXTENSION_FILE = "a3moe.safetensors"
 
 
-class Extension(Protocol):
+class Extension(RowState, Protocol):
     """Trainable parts beyond LoRA: a module that hooks onto decoder layers and follows rows."""
 
     def attach(self, layers: nn.ModuleList) -> Callable[[], None]:
         """Hook onto the layers; return what takes the hooks off."""
-        ...
-
-    def begin(self, masks: RowMasks) -> None:
-        """Take the masks of a new batch of rows."""
-        ...
-
-    def keep(self, rows: Tensor) -> None:
-        """Follow the rows of the batch."""
         ...
 
 

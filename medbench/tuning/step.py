@@ -59,7 +59,7 @@ def forward(tuner: Tuner, adapter: Adapter, batch: TrainBatch) -> tuple[TrainVie
             # Gradient checkpointing runs a layer twice; the second run must not replace the first.
             maps.setdefault(layer, rows)
 
-        arguments["probe"] = AttentionProbe(queries, columns, take)
+        arguments["probes"] = (AttentionProbe(queries, columns, take),)
     longest = int(batch.answer.sum(1).max())
     output = adapter.model(
         inputs_embeds=batch.embeddings,

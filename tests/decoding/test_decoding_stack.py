@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from medbench.decoding.reading import Reading
 from medbench.decoding.stack import RowStack
 
 
@@ -14,7 +15,7 @@ def prompts(toy, images, questions):
 
 @torch.no_grad()
 def test_rows_follow_keep_in_any_order_and_more_than_once(toy, eager, prompts):
-    stack = RowStack(toy(), prompts, record_attention=True)
+    stack = RowStack(toy(), prompts, Reading(attention=True))
     stack.append(torch.tensor([10, 11, 12, 13]))
     order = [3, 1, 1, 0]
     stack.keep(torch.tensor(order))
@@ -52,15 +53,19 @@ def test_adapters_that_follow_rows_hear_of_every_batch_and_every_choice(toy, pro
     heard = []
 
     class State:
-        def begin(self, masks):
+        def begin(self, masks, *, joins):
             heard.append(masks)
+
+        def settle(self):
+            heard.append("settled")
 
         def keep(self, rows):
             heard.append(rows.tolist())
 
     stack = RowStack(replace(toy(), row_states=(State(),)), prompts)
     stack.keep(torch.tensor([2, 0]))
-    masks, kept = heard
+    masks, settled, kept = heard
+    assert settled == "settled"
     assert kept == [2, 0]
     assert masks.filled.sum(1).tolist() == [len(prompt) for prompt in prompts]
     assert masks.visual.sum(1).tolist() == [16, 16, 16, 0]

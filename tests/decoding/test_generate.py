@@ -130,7 +130,7 @@ IDS = [1, 20, *[4] * 16, 30]
         ),
         ({"input_ids": [IDS[:9]], "images": [IMAGE]}, "sample 0: 7 image positions, 16 features"),
         ({"input_ids": [IDS]}, "sample 0: 16 image positions, 0 features"),
-        ({"input_ids": [[1, 20]], "method": "vcd"}, "vcd needs pixels"),
+        ({"input_ids": [[1, 20]], "method": "vcd"}, "vcd cannot run here"),
         ({"images": [IMAGE], "prompts": ["a"], "method": "shuffled"}, "shuffled needs"),
         ({"images": [IMAGE], "prompts": ["a"], "method": "lora"}, "'lora' is not a decoder"),
         ({"images": [IMAGE], "prompts": ["a"], "method": "lora+vcd"}, "is not a decoder alone"),
@@ -160,10 +160,10 @@ def test_a_method_whose_needs_are_not_offered_is_refused_before_anything_runs(to
 
     with pytest.raises(UserError) as error:
         medbench.generate(toy(), method=Hungry(), images=[IMAGE], prompts=["a"])
-    assert error.value.what == "hungry needs roi, depth"
+    assert error.value.why.startswith("It needs roi, depth;")
     with pytest.raises(UserError) as error:
         medbench.generate(toy(), method=Hungry(), images=[IMAGE], prompts=["a"], rois=[None])
-    assert error.value.what == "hungry needs depth"
+    assert error.value.why.startswith("It needs depth;")
 
 
 def test_a_decoder_sees_the_samples_of_its_batch(toy, images, questions):

@@ -17,7 +17,7 @@ def collected(model, probe_queries, probe_columns, **inputs):
     """Return (output, rows stacked over layers) of one probed pass."""
     layers = {}
     probe = AttentionProbe(probe_queries, probe_columns, layers.__setitem__)
-    output = model(probe=probe, **inputs)
+    output = model(probes=(probe,), **inputs)
     assert sorted(layers) == list(range(model.config.num_hidden_layers))
     return output, torch.stack([layers[index] for index in sorted(layers)])
 
@@ -150,7 +150,7 @@ def test_a_probe_changes_no_logit_and_does_not_outlive_its_pass(toy):
         torch.zeros(3, 1, dtype=torch.long),
         lambda *seen: calls.append(seen),
     )
-    probed = model(probe=probe, **inputs).logits
+    probed = model(probes=(probe,), **inputs).logits
     assert len(calls) == 2
     assert torch.equal(model(**inputs).logits, probed)
     assert len(calls) == 2
@@ -183,8 +183,9 @@ def test_rows_are_the_softmax_written_out(kv_heads):
     mask = torch.rand(2, 1, 5, 9, generator=draw) > 0.3
     mask[..., 0] = True
     queries, columns = torch.tensor([[4, 0], [1, 3]]), torch.tensor([[8, 0, 3], [2, 2, 7]])
-    rows = attention_rows(query, key, mask, queries, columns, 0.7)
-    causal = attention_rows(query, key, None, queries, columns, 0.7)
+    taken = columns[:, None, None].expand(2, 6, 2, 3)
+    rows = attention_rows(query, key, mask, queries, 0.7).gather(3, taken)
+    causal = attention_rows(query, key, None, queries, 0.7).gather(3, taken)
     for b, h, q, n in torch.cartesian_prod(
         torch.arange(2), torch.arange(6), torch.arange(2), torch.arange(3)
     ).tolist():
@@ -205,4 +206,4 @@ def test_masks_that_are_not_boolean_are_refused():
     shape = torch.zeros(1, 1, 2, 4)
     wanted = torch.zeros(1, 1, dtype=torch.long)
     with pytest.raises(TypeError, match="boolean"):
-        attention_rows(shape, shape, torch.zeros(1, 1, 2, 2), wanted, wanted, 1.0)
+        attention_rows(shape, shape, torch.zeros(1, 1, 2, 2), wanted, 1.0)
