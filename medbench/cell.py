@@ -126,6 +126,12 @@ def plan(request: Request) -> Cell:
         decoder_plugin, decoder = plugins.create("method", spec.parse("greedy"))
     if decoder.image == "other":
         partners(every, request.seed)
+    if "roi" in decoder.needs and not any(sample.roi for sample in samples):
+        raise UserError(
+            f"{decoder.name} cannot run on these samples",
+            f"It needs a region; none of the {len(samples)} samples of {request.task} has one.",
+            "Take data with regions, or more samples.",
+        )
 
     from medbench.decoding.select import resolve
     from medbench.model.load import resolve_device

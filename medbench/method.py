@@ -68,8 +68,13 @@ class Decoder(Method):
         schedule: how the samples of a batch are run, where they are not run together.
 
     Args:
-        select: argmax, sample, or what the preset says; the others are those of
-            `medbench.decoding.select.Selection`.
+        select: pick the likeliest token, draw one, or do what the preset says.
+        temperature: divides the scores before a draw.
+        top_k: draw from that many tokens only; 0 from all.
+        top_p: draw from the fewest tokens that hold this much probability; 1 from all.
+        repetition_penalty: makes tokens that were there before less likely; 1 does not.
+        beams: more than one searches with that many beams instead.
+        length_norm: of beam search: new tokens only, or the prompt's too as transformers 4.29 did.
     """
 
     image: ClassVar[str] = "own"

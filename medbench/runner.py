@@ -124,6 +124,7 @@ def describe(cell: Cell) -> dict[str, Any]:
         "samples": len(cell.samples),
         "partial": cell.partial,
         "missing_images": len(cell.missing),
+        "samples_with_region": sum(sample.roi is not None for sample in cell.samples),
         "passport": {split: dict(rows) for split, rows in cell.task.passport.items()},
         "adapter": cell.adapter.key if cell.adapter else None,
         "metrics": [metric.name for metric in cell.metrics],

@@ -3,94 +3,78 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from medbench.decoding.context import DecodeContext
-from medbench.decoding.plausibility import plausible
+from medbench.decoding.contrast import Contrast
 from medbench.decoding.reading import Reading, VisualEdit
-from medbench.method import Decoder
-from medbench.model.prompt import Prompt
 
 
 @dataclass(frozen=True)
-class PAI(Decoder):
+class PAI(Contrast):
     """Pay attention to the image: amplify its attention scores, subtract what text alone says.
 
-    In the layers from `start_layer` on, the score e of each image token becomes e + alpha |e|
-    for the query that makes the next token. scores = gamma lc - (gamma - 1) lu, where
-    lc(y) >= max lc + ln beta; lu is what the model says without the image, unamplified.
+    In some layers the score e that the newest query gives an image token becomes e + alpha |e|.
+    scores = gamma lc - (gamma - 1) lu, where lc(y) >= max lc + ln beta; lu is the log-probability
+    without the image, unamplified.
 
     Args:
         gamma: weight of the image; 1 leaves out the second branch and the cut.
         alpha: how much to amplify.
-        beta: plausibility cut on the main branch; 0 cuts nothing.
-        start_layer: first layer to amplify, from 0; in models of no more layers than that the last.
+        start_layer: first layer to amplify, from 0; the last one where there are not as many.
         end_layer: layer to stop before; none goes on to the last.
-        pai_prefill: whether the first token's scores are amplified too ("apply"). The published
-            code with gamma above 1 does not ("skip").
-        uncond_prompt: the second branch's prompt: the whole one without its image, or the bare
+        pai_prefill: "apply" amplifies the first token's query too; the published code with gamma
+            above 1 does not.
+        uncond_prompt: what the second branch reads: the prompt without its image, or the bare
             question.
     """
 
     name = "pai"
-    paper = "Liu et al. 2025, arXiv:2407.21771; layers 2-32, gamma 1.1, alpha 0.2 as in A3Tune, App. B"
+    paper = "Liu et al. 2025, arXiv:2407.21771; layers 2-32, gamma 1.1, alpha 0.2: A3Tune, App. B"
     needs = ("image_span", "attention")
+    published = {"select": "argmax"}
     variants = {
         "official": {},
         "a3tune": {"pai_prefill": "apply", "uncond_prompt": "question"},
     }
-    deviates = (
-        "A3Tune's code amplifies the first token of all samples but the first of a process; its "
-        "bare question is that of the prompt's own tokens, without a literal <image>"
-    )
-    rows_per_token = "2 (1 with gamma=1)"
-    extra_memory = "keys and values of the text, padded to the length of the main rows"
+    deviates = "A3Tune's code skips the amplified prefill for the first sample of each process"
+    rows_per_token = "2, with gamma=1 one"
+    extra_memory = "keys and values of the text, padded to the main rows' length"
 
     gamma: float = 1.1
     alpha: float = 0.2
-    beta: float = 0.1
     start_layer: int = 2
     end_layer: int | None = None
     pai_prefill: Literal["skip", "apply"] = "skip"
     uncond_prompt: Literal["template", "question"] = "template"
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.beta <= 1:
-            raise ValueError("beta lies in 0 to 1")
-        if self.start_layer < 0:
-            raise ValueError("start_layer is 0 or more")
-        if self.end_layer is not None and self.end_layer <= self.start_layer:
-            raise ValueError("end_layer lies above start_layer")
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.start_layer < (self.end_layer or self.start_layer + 1):
+            raise ValueError("start_layer is 0 or more, and end_layer lies above it")
 
     def check(self, depth):
         """Make sure that the layers are there."""
-        if self.end_layer is not None and self.end_layer > depth.language:
+        if (self.end_layer or 0) > depth.language:
             raise ValueError(f"end_layer is {self.end_layer}")
 
     def reading(self, depth):
-        """Amplify the scores of the image tokens."""
-        first = min(self.start_layer, depth.language - 1)
-        layers = range(first, self.end_layer or depth.language)
-        # Without a second branch the published code amplifies the prompt's last query as well.
+        """Amplify the attention on the image; without a second branch always from the prompt on."""
+        layers = range(min(self.start_layer, depth.language - 1), self.end_layer or depth.language)
         prompt = self.pai_prefill == "apply" or self.gamma == 1
-        return Reading(edit=VisualEdit(layers, self.amplified, prompt=prompt))
+        return Reading(edit=VisualEdit(layers, lambda e: e + self.alpha * e.abs(), prompt))
 
-    def amplified(self, scores):
-        """Return e + alpha |e|."""
-        return scores + self.alpha * scores.abs()
+    def branches(self, prompts, context):
+        """Add the negative prompts, unless they would not count."""
+        return {} if self.gamma == 1 else super().branches(prompts, context)
 
-    def branches(self, prompts: list[Prompt], context: DecodeContext) -> dict[str, list[Prompt]]:
-        """Add the prompts without their images, or the questions alone."""
-        if self.gamma == 1:
-            return {}
+    def negative_prompts(self, prompts, context):
+        """Return the prompts without their images, or the questions alone."""
         if self.uncond_prompt == "template":
-            return {"text": [prompt.without_image() for prompt in prompts]}
-        begin = context.backbone.tokenizer.bos_token_id
-        return {"text": [prompt.only_question(begin) for prompt in prompts]}
+            return [prompt.without_image() for prompt in prompts]
+        return [prompt.only_question(context.backbone.begin_token_id) for prompt in prompts]
+
+    def contrasted(self, main, negative, step):
+        """Move away from what the text alone says."""
+        return self.gamma * main.log_softmax(-1) - (self.gamma - 1) * negative.log_softmax(-1)
 
     def combine(self, logits, step):
-        """Weigh the two branches where the main one finds a token plausible."""
-        conditioned = logits["main"].log_softmax(-1)
-        if self.gamma == 1:
-            return conditioned
-        text = logits["text"].log_softmax(-1)
-        scores = self.gamma * conditioned - (self.gamma - 1) * text
-        return plausible(scores, conditioned, self.beta)
+        """Contrast the two branches; a single one is taken as it is."""
+        return logits["main"].log_softmax(-1) if self.gamma == 1 else super().combine(logits, step)

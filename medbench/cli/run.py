@@ -161,6 +161,14 @@ def _head(cell: Cell, number: int, of: int) -> None:
                 f"  note: {regions} of {len(train)} training samples have a region to align with",
                 err=True,
             )
+    if "roi" in cell.decoder.needs:
+        regions = sum(sample.roi is not None for sample in cell.samples)
+        if regions < len(cell.samples):
+            click.echo(
+                f"  note: {regions} of {len(cell.samples)} samples have a region; "
+                "the others are decoded without",
+                err=True,
+            )
     if cell.request.limit and cell.identity["limit"]:
         click.echo(f"  partial: the first {len(cell.samples)} of {len(cell.every)}", err=True)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ import click
 
 from medbench import plugins, spec
 from medbench.errors import UserError
+from medbench.method import Decoder
 from medbench.plugins import FOLDERS, Kind, Parameter, Plugin
 from medbench.source import split_arguments
 from medbench.spec import Spec, normalise
@@ -20,8 +21,10 @@ from medbench.task import Task
 # Literal attributes that are printed as they are, in this order.
 _FACTS = (
     "version", "paper", "licence", "source", "restricted", "needs", "uses", "offers", "kinds",
-    "range", "metrics", "prompt", "deviates",
+    "range", "metrics", "prompt", "rows_per_token", "extra_memory", "schedule", "deviates",
 )  # fmt: skip
+# What every decoder has comes after what is its own.
+_SELECTION = {one.name for one in fields(Decoder)}
 _TEXT_LENGTH = 300
 
 
@@ -80,16 +83,8 @@ def _sections(plugin: Plugin) -> Iterator[Section]:
         if plugin.attributes.get(name)
     ]
     yield Section("about", [*facts, ("file", plugins.shown(plugin.path))])
-    if plugin.role == "decoder":
-        selection = plugin.attributes.get("published") or {"select": "argmax"}
-        yield Section("selection under the preset published", [(_text(selection),)])
-    yield Section(
-        "parameters",
-        [
-            (p.name, _type(p), "required" if p.required else _text(p.default), p.help)
-            for p in plugin.parameters
-        ],
-    )
+    common = _SELECTION if plugin.role == "decoder" else set[str]()
+    yield Section("parameters", _parameters(plugin, lambda name: name not in common))
     if plugin.kind == "method" or len(plugin.variants) > 1:
         yield Section(
             "variants",
@@ -98,6 +93,11 @@ def _sections(plugin: Plugin) -> Iterator[Section]:
                 for name, setting in plugin.variants.items()
             ],
         )
+    heading = "how tokens are picked from the scores, the same for every decoder"
+    yield Section(heading, _parameters(plugin, lambda name: name in common))
+    if plugin.role == "decoder":
+        selection = plugin.attributes.get("published") or {"select": "argmax"}
+        yield Section("the same under the preset published", [(_text(selection),)])
     passport: dict[str, Any] = plugin.attributes.get("passport") or {}
     yield Section("passport", [(split, _text(counts)) for split, counts in passport.items()])
     tuning: dict[str, Any] = plugin.attributes.get("tuning") or {}
@@ -105,6 +105,14 @@ def _sections(plugin: Plugin) -> Iterator[Section]:
     golden = plugin.attributes.get("golden") or ()
     examples = [(f"{out!r}", f"gold {gold!r}", f"{value:g}") for out, gold, value in golden]
     yield Section("golden examples", examples)
+
+
+def _parameters(plugin: Plugin, wanted: Callable[[str], bool]) -> list[tuple[str, ...]]:
+    return [
+        (p.name, _type(p), "required" if p.required else _text(p.default), p.help)
+        for p in plugin.parameters
+        if wanted(p.name)
+    ]
 
 
 def _samples(plugin: Plugin, asked: Spec, data: str | None) -> list[tuple[str, ...]]:

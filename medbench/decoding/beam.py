@@ -15,8 +15,9 @@ from torch import Tensor
 from medbench.decoding.answer import Answer, ended, final_text
 from medbench.decoding.branches import Branches
 from medbench.decoding.context import DecodeContext, DecodeSettings
-from medbench.decoding.select import penalised
+from medbench.decoding.select import Selection, penalised
 from medbench.model.llava import Backbone
+from medbench.model.prompt import Prompt
 
 # Stands for "no hypothesis yet"; what transformers uses, so that ties fall the same way.
 NEVER = -1e9
@@ -122,9 +123,7 @@ class Beams:
             self.done = True
         return picked
 
-    def answer(
-        self, backbone: Backbone, recorded: Sequence[Tensor], *, forwards: int
-    ) -> Answer:
+    def answer(self, backbone: Backbone, recorded: Sequence[Tensor], *, forwards: int) -> Answer:
         """Return the best hypothesis as an answer."""
         best = self.finished[0]
         return Answer(
@@ -140,6 +139,14 @@ class Beams:
         return steps if self.prompt_ids is None else self.prompt_ids + steps - ended
 
 
+def counted_ids(prompt: Prompt, selection: Selection) -> int | None:
+    """Return how many of the prompt's tokens a hypothesis's length counts; None for none."""
+    if selection.length_norm == "generated":
+        return None
+    # For those who counted them, an image was one token of the prompt.
+    return len(prompt.text_ids) + int(prompt.visual.any())
+
+
 def search(branches: Branches, context: DecodeContext, settings: DecodeSettings) -> list[Answer]:
     """Search with beams; the stack holds one row per branch and sample when it begins."""
     selection, backbone = settings.selection, context.backbone
@@ -147,12 +154,7 @@ def search(branches: Branches, context: DecodeContext, settings: DecodeSettings)
     asked = [prompt.text_ids for prompt in branches.prompts]
     alive = list(range(len(asked)))
     branches.keep(torch.tensor(alive, device=device).repeat_interleave(width))
-    by_prompt = selection.length_norm == "prompt"
-    searches = [
-        # Before 4.38 an image was one token of the prompt, wherever its features stood.
-        Beams(width, len(ids) + int(prompt.visual.any()) if by_prompt else None)
-        for ids, prompt in zip(asked, branches.prompts, strict=True)
-    ]
+    searches = [Beams(width, counted_ids(prompt, selection)) for prompt in branches.prompts]
     recorded: list[list[Tensor]] = [[] for _ in alive]
     keep_best = max(2, 1 + len(backbone.eos_token_ids)) * width
     for step in range(settings.max_new_tokens):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -34,5 +36,5 @@ def _column_kept(states: Tensor, length: int, columns: Tensor) -> Tensor:
     return torch.cat([states[:, :, :length], states.gather(2, index)], dim=2)
 
 
-def _layers(cache: DynamicCache) -> list:
+def _layers(cache: DynamicCache) -> list[Any]:
     return list(cache.layers)

@@ -92,7 +92,9 @@ def generate(
     for start in range(0, count, batch_size):
         part = slice(start, start + batch_size)
         pixels = None if pixel_values is None else pixel_values[part]
-        encoded = [encode(backbone, decoder, one[None]) for one in (() if pixels is None else pixels)]
+        encoded = [
+            encode(backbone, decoder, one[None]) for one in (() if pixels is None else pixels)
+        ]
         features = [one for one, _ in encoded] or [None] * count
         context = DecodeContext(
             backbone,

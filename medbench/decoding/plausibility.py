@@ -1,4 +1,4 @@
-"""What the contrastive decoders share: the plausibility constraint, and the contrast itself."""
+"""The adaptive plausibility constraint that the contrastive decoders share."""
 
 from __future__ import annotations
 
@@ -21,12 +21,3 @@ def plausible(scores: Tensor, main: Tensor, beta: float | None) -> Tensor:
         return scores
     floor = main.amax(-1, keepdim=True) + math.log(beta)
     return scores.masked_fill(main < floor, -torch.inf)
-
-
-def contrast(main: Tensor, negative: Tensor, alpha: float, beta: float) -> Tensor:
-    """Return (1 + alpha) main - alpha negative where the main branch finds a token plausible.
-
-    Args:
-        main, negative: float32 [rows, vocabulary], logits (Leng et al. 2023, Eq. 3 and 4).
-    """
-    return plausible((1 + alpha) * main - alpha * negative, main, beta)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,12 +48,14 @@ class Reading:
     Attributes:
         attention: whether to sum up the new tokens' attention on the image.
         prompt_attention: whether to keep, by layer, that of the prompt's last token.
+        prompt_rows: whether to keep all of the prompt's attention in the last layer.
         readout: early exits, which `combine` finds as "early".
         edit: a change of the attention.
     """
 
     attention: bool = False
     prompt_attention: bool = False
+    prompt_rows: bool = False
     readout: HiddenReadout | None = None
     edit: VisualEdit | None = None
 
@@ -61,8 +64,8 @@ def early_logits(
     backbone: Backbone, hidden_states: Sequence[Tensor | None], readout: HiddenReadout
 ) -> Tensor:
     """Return float32 [rows, exits, vocabulary] from a pass's hidden states [rows, T, width]."""
-    head = backbone.language_model.get_output_embeddings()
-    norm = backbone.language_model.get_decoder().norm
+    model: Any = backbone.language_model
+    head, norm = model.get_output_embeddings(), model.get_decoder().norm
     exits: list[Tensor] = []
     for layer in readout.layers:
         state = hidden_states[layer]

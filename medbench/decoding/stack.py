@@ -33,6 +33,8 @@ class RowStack:
             over the queries; None unless read. Rows without an image have zeros.
         prompt_attention: float32 [rows, layers, N], visual attention of the prompt's last token,
             averaged over heads; None unless read, and without the rows that joined.
+        prompt_rows: float32 [rows, heads, T, T], the last layer's attention of the whole prompts;
+            None unless read, and without the rows that joined.
         forwards: tokens that went through the language model so far, a prompt counting as one.
         lengths: int64 [rows], without padding; mask: bool [rows, width], all but padding; cache:
             keys and values of the same width.
@@ -51,6 +53,7 @@ class RowStack:
         self.early: Tensor | None = None
         self.attention: Tensor | None = None
         self.prompt_attention: Tensor | None = None
+        self.prompt_rows: Tensor | None = None
         self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=backbone.device)
         self.mask = left_padded([torch.ones_like(prompt.visual) for prompt in prompts])
         # No config: a sliding-window cache would drop keys, and with them the probe's columns.
@@ -108,7 +111,11 @@ class RowStack:
     def keep(self, rows: Tensor) -> None:
         """Keep only these rows, in this order; a row may be named more than once."""
         self.cache.batch_select_indices(rows)
-        self.lengths, self.mask, self.logits = self.lengths[rows], self.mask[rows], self.logits[rows]
+        self.lengths, self.mask, self.logits = (
+            self.lengths[rows],
+            self.mask[rows],
+            self.logits[rows],
+        )
         self._visual, self._edited = self._visual[rows], self._edited[rows]
         self._has_image, self._columns = self._has_image[rows], self._columns[rows]
         if self.early is not None:
@@ -171,6 +178,10 @@ class RowStack:
         if reading.attention or (prompt and reading.prompt_attention):
             last = torch.full_like(self.lengths[:, None], new - 1)
             probes.append(self.image_probe(last, seen))
+        if prompt and reading.prompt_rows:
+            everyone = torch.arange(new, device=self.lengths.device).expand(len(self), new)
+            final = (self.backbone.layers - 1,)
+            probes.append(AttentionProbe(everyone, None, self._take_prompt_rows, final))
         edit = None
         if reading.edit is not None and (reading.edit.prompt or not prompt):
             columns = self._visual & self._edited[:, None]
@@ -185,6 +196,9 @@ class RowStack:
         if reading.attention:
             rows = torch.stack(seen).mean(0)[:, 0]
             self.attention = rows if self.attention is None else self.attention + rows
+
+    def _take_prompt_rows(self, _: int, rows: Tensor) -> None:
+        self.prompt_rows = rows
 
     def _widen(self, by: int) -> None:
         new = self.mask.new_ones(len(self), by)

@@ -83,6 +83,11 @@ class Backbone:
         """Number of attention heads a layer."""
         return int(self.language_model.config.num_attention_heads)
 
+    @property
+    def begin_token_id(self) -> int | None:
+        """The token that begins a text; None where there is none."""
+        return cast("int | None", self.tokenizer.bos_token_id)
+
     def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
         """Return float32 [images, 3, size, size] on the CPU, normalised for the tower."""
         return torch.stack([self.geometry.pixels(image) for image in images])

@@ -38,6 +38,17 @@ class Prompt:
         """The ids of the prompt's text, in order."""
         return self.ids[~self.visual].tolist()
 
+    @property
+    def image(self) -> Tensor:
+        """The image's features.
+
+        Raises:
+            ValueError: there is no image.
+        """
+        if self.features is None:
+            raise ValueError("a prompt with no image has no features")
+        return self.features
+
     def without_image(self) -> Prompt:
         """Return the same prompt with the image's positions taken out."""
         text = ~self.visual
