@@ -24,6 +24,7 @@ from medbench.images import ImageEncoder, stacked
 from medbench.memory import explaining_full_memory
 from medbench.metrics.attention import encode_map, encode_mask
 from medbench.model.llava import Backbone
+from medbench.needs import check_depth
 from medbench.order import partners
 from medbench.rows import Row
 from medbench.scoring import score_rows, to_json
@@ -107,6 +108,8 @@ def execute(
         scores = store.read_scores(cell.folder)
         if scores is None:
             backbone = load(cell, report)
+            for method in filter(None, (cell.tuner, cell.decoder)):
+                check_depth(method, backbone.depth)  # where no file said it before
             store.begin(cell.folder, describe(cell))
             with _adapted(cell, backbone, report) as ready:
                 rows = _decode(cell, ready, report)

@@ -1,5 +1,6 @@
 """A sample's answer does not depend on its neighbours: batch 1, any batch, any order."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,12 +14,39 @@ DECODERS = [
     "vcd[select=sample]",
     "vcd[beams=3]",
     "blind",
+    "avisc",
+    "avisc[select=sample,masking_scheme=noise,variant=official]",
+    "m3id",
+    "damro",
+    "damro[neg_mode=zero,beams=2]",
+    "pai",
+    "pai[pai_prefill=apply,uncond_prompt=question]",
+    "pai[gamma=1,beams=3]",
+    "dola",
+    "dola[repetition_penalty=1.2,select=sample]",
+    "opera",
+    "opera[variant=official,scale_factor=300,threshold=1]",
+    "controlmllm",
 ]
-DECODERS_ON_OTHERS = ["greedy", "beam", "vcd[select=sample]", "vcd[beams=3]"]
-# Spec, and how many letters end an answer there: enough for rows to finish at different times.
-BACKBONES = [("toy", 6), ("toy[text=mistral,kv_heads=1]", 6), ("toy[text=qwen2,kv_heads=4]", 5)]
+DECODERS_ON_OTHERS = [
+    "greedy",
+    "beam",
+    "vcd[select=sample]",
+    "vcd[beams=3]",
+    "avisc",
+    "m3id",
+    "damro",
+    "pai",
+    "dola",
+    "opera",
+    "controlmllm",
+]
+BACKBONES = ["toy", "toy[text=mistral,kv_heads=1]", "toy[text=qwen2,kv_heads=4]"]
 NAMES = [f"sample {index}" for index in range(8)]
 TOKENS = 26
+# A region in some part of the image for most of them, none for one, an empty one for another.
+ROIS = [np.arange(400).reshape(20, 20) % (index + 2) == 0 for index in range(8)]
+ROIS[3], ROIS[6] = None, np.zeros((20, 20), dtype=bool)
 
 
 def answers(backbone, method, images, questions, *, order=range(8), batch_size, **options):
@@ -28,25 +56,34 @@ def answers(backbone, method, images, questions, *, order=range(8), batch_size, 
         images=[images[index] for index in order],
         prompts=[questions[index] for index in order],
         ids=[NAMES[index] for index in order],
+        rois=[ROIS[index] for index in order],
         batch_size=batch_size,
         **{"max_new_tokens": TOKENS} | options,
     )
     return dict(zip(order, decoded, strict=True))
 
 
+def single_answers(toy, images, questions, method, spec):
+    """Return a backbone and its answers one by one, some short and some long."""
+    for ends in (6, 5, 7, 4, 8, 3, 9, 2):  # how many letters end an answer
+        backbone = toy(spec, ends=ends)
+        single = answers(backbone, method, images, questions, batch_size=1, record_attention=True)
+        lengths = {len(answer.token_ids) for answer in single.values()}
+        # OPERA's samples run one by one; its lengths tell nothing.
+        if method.startswith("opera") or (len(lengths) >= 3 and max(lengths) >= 24):
+            return backbone, single
+    raise AssertionError("rows must leave the stack at different times, and some row stay long")
+
+
 @pytest.mark.parametrize(
-    ("spec", "ends", "method"),
-    [(*BACKBONES[0], method) for method in DECODERS]
-    + [(*backbone, method) for backbone in BACKBONES[1:] for method in DECODERS_ON_OTHERS],
+    ("spec", "method"),
+    [(BACKBONES[0], method) for method in DECODERS]
+    + [(backbone, method) for backbone in BACKBONES[1:] for method in DECODERS_ON_OTHERS],
 )
 def test_batched_and_shuffled_answers_are_those_of_single_runs(
-    toy, images, questions, method, spec, ends
+    toy, images, questions, method, spec
 ):
-    backbone = toy(spec, ends=ends)
-    single = answers(backbone, method, images, questions, batch_size=1, record_attention=True)
-    lengths = {len(answer.token_ids) for answer in single.values()}
-    assert len(lengths) >= 3, "rows must leave the stack at different times"
-    assert max(lengths) >= 24, "some row must stay long"
+    backbone, single = single_answers(toy, images, questions, method, spec)
     for order, batch_size in (([5, 2, 7, 0, 3, 6, 1, 4], 8), ([7, 6, 5, 4, 3, 2, 1, 0], 3)):
         batched = answers(
             backbone,

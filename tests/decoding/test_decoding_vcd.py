@@ -9,7 +9,7 @@ from medbench.errors import UserError
 
 def noised(pixels, ids, seed=0, spec="vcd"):
     context = DecodeContext(None, tuple(ids), seed=seed, pixel_values=pixels)
-    return create_decoder(spec).noise(context)
+    return create_decoder(spec).noised(context)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,11 @@ def test_values_outside_the_schedule_or_the_constraint_are_refused(spec):
         create_decoder(spec)
 
 
-def test_the_named_variants_are_the_published_scripts():
-    assert create_decoder("vcd[variant=official]").beta == 0.2
-    assert create_decoder("vcd[variant=a3tune]").top_k == 50
-    paper = create_decoder("vcd")
+def test_the_named_variants_are_the_published_code_and_scripts():
+    paper, official = create_decoder("vcd"), create_decoder("vcd[variant=official]")
     assert (paper.alpha, paper.beta, paper.noise_step) == (1.0, 0.1, 500)
+    assert official == paper
+    assert create_decoder("vcd[variant=official-pope]").beta == 0.2
+    clean = create_decoder("vcd[variant=a3tune]")
+    assert (clean.negative, clean.top_k) == ("clean", 50)
+    assert create_decoder("vcd[variant=a3tune10]").negative == "noised"

@@ -52,6 +52,15 @@ def filed(data, *more):
         (filed("nowhere"), "filed: nowhere is not a folder", "Give the folder that holds"),
         (filed("tasks"), "filed: filed.json not found in tasks", "Give the folder"),
         (("--method", "lora[adapter=no]", *MINI), "no adapter in no", "that holds adapter.json"),
+        (("--method", "vcd[beta=2]", *MINI), "vcd refuses these values", "show vcd"),
+        (("--method", "m3id[m3id_gate=0]", *MINI), "m3id refuses these values", "show m3id"),
+        (("--method", "avisc[blind_topk=0]", *MINI), "avisc refuses these values", "show avisc"),
+        (("--method", "damro[topk=0]", *MINI), "damro refuses these values", "show damro"),
+        (("--method", "pai[start_layer=4,end_layer=2]", *MINI), "pai refuses these", "show pai"),
+        (("--method", "dola[relative_top=2]", *MINI), "dola refuses these values", "show dola"),
+        (("--method", "opera[beams=1]", *MINI), "opera refuses these values", "show opera"),
+        (("--method", "opera[select=sample]", *MINI), "cannot select tokens", "do not go together"),
+        (("--method", "controlmllm[steps=-1]", *MINI), "controlmllm refuses", "show controlmllm"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(place, refused, words, what, do):
@@ -103,6 +112,87 @@ def test_what_is_not_on_offer_is_refused_before_anything_is_loaded(
     what, why, do = refused("--method", "shuffled", *MINI, "--task", "mini[images=1]")
     assert (what, why) == ("no other image to take", "All samples of the split share one image.")
     assert refused(*GREEDY, "--task", "mini[images=0]")[0] == "mini has no test samples"
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("dola[candidate_premature_layers=0/7]", "Premature layer 7 does not lie below layer 2."),
+        ("dola[mature_layer=32]", "Mature_layer is 32."),
+        ("pai[end_layer=32]", "End_layer is 32."),
+        ("damro[cls_layer=-9]", "Cls_layer is -9."),
+    ],
+)
+def test_layers_that_are_not_there_are_refused_before_anything_is_loaded(
+    place, refused, monkeypatch, method, why
+):
+    def loaded(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("medbench.backbones.toy.Toy.load", loaded)
+    what, said, do = refused("--method", method, *MINI)
+    assert what.endswith("cannot run on 2 decoder layers and 2 vision blocks")
+    assert said.lower() == why.lower()
+    assert do.startswith("See: medbench show")
+
+
+def test_layers_are_checked_after_loading_where_no_file_tells_the_depth(
+    place, refused, monkeypatch
+):
+    monkeypatch.setattr("medbench.backbones.toy.Toy.depth", lambda self: None)
+    what, *_ = refused("--method", "dola[mature_layer=32]", *MINI)
+    assert what == "dola cannot run on 2 decoder layers and 2 vision blocks"
+    assert not list(place.glob("results/**/run.json"))
+
+
+NO_REGIONS = '''"""Drawn squares without regions."""
+
+from dataclasses import dataclass, replace
+
+from medbench import load_task
+from medbench.task import Task
+
+
+@dataclass(frozen=True)
+class Plain(Task):
+    """Drawn squares without regions."""
+
+    name = "plain"
+    metrics = ("closed/strict",)
+    offers = OFFERS
+
+    def samples(self, split):
+        for sample in load_task("mini").samples(split):
+            yield replace(sample, roi=None)
+'''
+
+
+@pytest.mark.parametrize(
+    ("offers", "what", "why"),
+    [
+        ("()", "controlmllm cannot run on plain with toy", "It needs roi; on offer are pixels"),
+        (
+            '("roi",)',
+            "controlmllm cannot run on these samples",
+            "It needs a region; none of the 21 samples of plain has one.",
+        ),
+    ],
+)
+def test_a_method_that_needs_regions_says_so_before_anything_is_loaded(
+    place, refused, plugin, offers, what, why
+):
+    plugin("tasks", "plain", NO_REGIONS.replace("OFFERS", offers))
+    lines = refused("--method", "controlmllm", "--task", "plain", "--backbone", "toy")
+    assert lines[0] == what
+    assert lines[1].startswith(why)
+
+
+def test_samples_without_a_region_are_counted(place, medbench):
+    code, _, err = medbench("run", "--method", "controlmllm[steps=1]", *MINI)
+    assert code == 0
+    assert "note: 14 of 21 samples have a region; the others are decoded without" in err
+    [record] = place.glob("results/runs/mini/toy/controlmllm/*/run.json")
+    assert json.loads(record.read_text())["samples_with_region"] == 14
 
 
 BROKEN = '"""Broken."""\n\nfrom medbench import Decoder\n\n\nclass Broken(Decoder):\n    '
