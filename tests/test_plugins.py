@@ -101,8 +101,9 @@ def test_a_file_says_what_it_is(mine):
     assert mine.attributes["needs"] == ("attention",)
     assert mine.attributes["image"] == "own"  # of the base class
     names = [parameter.name for parameter in mine.parameters]
-    assert names[:5] == ["select", "temperature", "top_k", "top_p", "beams"]
-    assert names[5:] == ["rate", "count", "flag", "text", "rule", "limit", "layers", "pair", "R"]
+    assert names[:4] == ["select", "temperature", "top_k", "top_p"]
+    assert names[4:7] == ["repetition_penalty", "beams", "length_norm"]
+    assert names[7:] == ["rate", "count", "flag", "text", "rule", "limit", "layers", "pair", "R"]
     assert mine.parameter("rate").default == 0.5
     assert mine.parameter("count").default == 3
     assert mine.parameter("rule").choices == ("left", "Right-most")
@@ -296,7 +297,8 @@ def test_nothing_close_is_not_guessed():
 
 def test_the_class_defaults(mine):
     assert plugins.values(mine, parse("mine")) == {
-        "select": "preset", "temperature": 1.0, "top_k": 0, "top_p": 1.0, "beams": 1,
+        "select": "preset", "temperature": 1.0, "top_k": 0, "top_p": 1.0,
+        "repetition_penalty": 1.0, "beams": 1, "length_norm": "generated",
         "rate": 0.5, "count": 3, "flag": False, "text": "", "rule": "left", "limit": None,
         "layers": (0,), "pair": (1, 0.5), "R": 1,
     }  # fmt: skip
