@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from medbench import generate
+from medbench.decoding.lookahead import BeamStack
 from medbench.decoding.stack import RowStack
 from medbench.method import Tuner
 from medbench.model.llava import Backbone
@@ -198,6 +199,50 @@ def test_rows_that_are_removed_doubled_and_swapped_keep_their_logits(
     stack.keep(kept)
     stack.append(tokens_of(1, 4)[kept])
     close(stack.logits, torch.stack([single[row] for row in kept]), 3e-5)
+
+
+@SHAKEN
+@pytest.mark.parametrize("shorter", ["first", "second"])
+def test_rows_that_join_keep_their_logits(
+    shaken: tuple[Tuner, Adapter], example: MakeExample, shorter: str
+) -> None:
+    _, adapter = shaken
+    with_image = [example(i).prompt for i in range(3)]
+    parts = [with_image, [prompt.without_image() for prompt in with_image]]
+    if shorter == "first":
+        parts.reverse()
+    stack = RowStack(adapter.backbone, parts[0])
+    stack.join(parts[1])
+    kept = torch.tensor([4, 0, 5, 5])
+    stack.append(tokens_of(0, 6))
+    stack.keep(kept)
+    stack.append(tokens_of(1, 6)[kept])
+    for row, source in enumerate(kept.tolist()):
+        alone = RowStack(adapter.backbone, [[*parts[0], *parts[1]][source]])
+        alone.append(tokens_of(0, 6)[source : source + 1])
+        alone.append(tokens_of(1, 6)[source : source + 1])
+        close(stack.logits[row], alone.logits[0], 3e-5)
+
+
+@SHAKEN
+def test_beams_that_look_ahead_and_go_back_keep_their_logits(
+    shaken: tuple[Tuner, Adapter], example: MakeExample
+) -> None:
+    """As many tokens again as the prompt has, so that a rerun could pass for a prompt."""
+    _, adapter = shaken
+    prompt = example(0).prompt
+    stack = BeamStack(adapter.backbone, prompt, 2)
+    answer = [tokens_of(step, 2) for step in range(len(prompt))]
+    for tokens in answer:
+        stack.propose(torch.stack([tokens, tokens + 1, tokens + 2], dim=1))
+        stack.accept(torch.tensor([0, 1]), torch.zeros(2, dtype=torch.long))
+    alone = RowStack(adapter.backbone, [prompt, prompt])
+    for tokens in answer:
+        alone.append(tokens)
+    close(stack.logits, alone.logits, 3e-5)
+    stack.append(tokens_of(99, 2))
+    stack.rewind(torch.stack(answer, dim=1), None)
+    close(stack.logits, alone.logits, 3e-5)
 
 
 @SHAKEN
