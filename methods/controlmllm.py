@@ -60,6 +60,8 @@ class ControlMLLM(Decoder):
             raise ValueError("steps is 0 or more")
         if not 0 <= self.beta <= 1:
             raise ValueError("beta lies in 0 to 1")
+        if min(self.learning_rate, self.alpha, self.early_stop_percent or 0) < 0:
+            raise ValueError("learning_rate, alpha and early_stop_percent are 0 or more")
 
     def prepare(self, prompts: list[Prompt], context: DecodeContext) -> list[Prompt]:
         """Give the prompts that have a region the embeddings learnt for it."""
@@ -95,7 +97,7 @@ class ControlMLLM(Decoder):
         """
 
         def energy(relevance: Tensor) -> Tensor:
-            inside = (relevance * regions).sum(1) / relevance.sum(1)
+            inside = (relevance * regions).sum(1) / relevance.sum(1).clamp(min=1e-12)
             return self.alpha * (1 - inside) ** 2
 
         image = torch.stack([p.features for p in prompts if p.features is not None]).float()

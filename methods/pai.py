@@ -47,7 +47,8 @@ class PAI(Contrast):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.start_layer < (self.end_layer or self.start_layer + 1):
+        end = self.start_layer + 1 if self.end_layer is None else self.end_layer
+        if not 0 <= self.start_layer < end:
             raise ValueError("start_layer is 0 or more, and end_layer lies above it")
 
     def check(self, depth):

@@ -40,7 +40,8 @@ def energy_gradient(
 def relevance(backbone: Backbone, prompts: Sequence[Prompt], features: Tensor) -> Tensor:
     """Return the attention that what follows the image pays to it, float32 [samples, N].
 
-    The mean over decoder layers, heads, and the positions after the image.
+    The mean over decoder layers, heads, and the positions after the image; zeros where there are
+    none.
 
     Args:
         features: [samples, N, width], in the places of the prompts' own.
@@ -54,7 +55,8 @@ def relevance(backbone: Backbone, prompts: Sequence[Prompt], features: Tensor) -
     seen = visual.long().cumsum(1)
     queries, real = where(filled & ~visual & (seen == seen[:, -1:]))
     columns, _ = where(visual)
-    weight = (real / real.sum(1, keepdim=True)).unsqueeze(-1)
+    # A prompt that ends with its image has nobody who looks at it.
+    weight = (real / real.sum(1, keepdim=True).clamp(min=1)).unsqueeze(-1)
     layers: list[Tensor] = []
     probe = AttentionProbe(
         queries, columns, lambda _, rows: layers.append((rows.mean(1) * weight).sum(1))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medbench.model.llava import Backbone
 
@@ -60,17 +61,54 @@ class Reading:
     edit: VisualEdit | None = None
 
 
+@contextmanager
+def exits(
+    backbone: Backbone, readout: HiddenReadout | None, embeddings: Tensor
+) -> Generator[dict[int, Tensor]]:
+    """Collect the layers' states at the last position, [rows, width], of the pass run inside.
+
+    Args:
+        embeddings: [rows, T, width], what the pass starts from.
+    """
+    states: dict[int, Tensor] = {}
+    if readout is None:
+        yield states
+        return
+    decoder = _decoder(backbone)
+
+    def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            whole = output[0] if isinstance(output, tuple) else output
+            states[layer] = whole[:, -1]
+
+        return hook
+
+    # Not `output_hidden_states`: it keeps every position, and what it numbers 0 has changed
+    # between versions of transformers.
+    with ExitStack() as undo:
+        for layer in set(readout.layers):
+            if layer == 0:
+                states[0] = embeddings[:, -1]
+                continue
+            module = decoder.norm if layer == backbone.layers else decoder.layers[layer - 1]
+            undo.callback(module.register_forward_hook(keep(layer)).remove)
+        yield states
+
+
 def early_logits(
-    backbone: Backbone, hidden_states: Sequence[Tensor | None], readout: HiddenReadout
+    backbone: Backbone, states: Mapping[int, Tensor], readout: HiddenReadout
 ) -> Tensor:
-    """Return float32 [rows, exits, vocabulary] from a pass's hidden states [rows, T, width]."""
+    """Return float32 [rows, exits, vocabulary] from the layers' states [rows, width]."""
+    norm, last = _decoder(backbone).norm, backbone.layers
+    # The last state has been through the norm already.
+    picked = [
+        norm(states[layer]) if readout.norm and layer < last else states[layer]
+        for layer in readout.layers
+    ]
+    head: Any = backbone.language_model.get_output_embeddings()
+    return head(torch.stack(picked, dim=1)).float()
+
+
+def _decoder(backbone: Backbone) -> Any:
     model: Any = backbone.language_model
-    head, norm = model.get_output_embeddings(), model.get_decoder().norm
-    exits: list[Tensor] = []
-    for layer in readout.layers:
-        state = hidden_states[layer]
-        assert state is not None, "the pass was asked for these layers"
-        # The last state has been through the norm already.
-        normed = readout.norm and layer < backbone.layers
-        exits.append(norm(state[:, -1]) if normed else state[:, -1])
-    return head(torch.stack(exits, dim=1)).float()
+    return model.get_decoder()

@@ -90,7 +90,7 @@ def penalised(scores: Tensor, penalty: float, seen: Sequence[Sequence[int]]) -> 
         return scores
     marked = torch.zeros_like(scores, dtype=torch.bool)
     for row, tokens in zip(marked, seen, strict=True):
-        row[torch.tensor(tokens, device=row.device)] = True
+        row[torch.tensor(tokens, dtype=torch.long, device=row.device)] = True
     return torch.where(marked, torch.where(scores > 0, scores / penalty, scores * penalty), scores)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from medbench.decoding.cache import join_rows
-from medbench.decoding.reading import Reading, early_logits
+from medbench.decoding.reading import Reading, early_logits, exits
 from medbench.model.attention import AttentionEdit, AttentionProbe
 from medbench.model.llava import Backbone
 from medbench.model.prompt import Prompt
@@ -146,8 +146,6 @@ class RowStack:
         arguments: dict[str, Any] = {"probes": tuple(probes)} if probes else {}
         if edit is not None:
             arguments["edit"] = edit
-        if self._reading.readout is not None:
-            arguments["output_hidden_states"] = list(self._reading.readout.layers)
         return self.backbone.language_model(
             inputs_embeds=embeddings,
             attention_mask=self.mask.long() if mask is None else mask,
@@ -186,11 +184,12 @@ class RowStack:
         if reading.edit is not None and (reading.edit.prompt or not prompt):
             columns = self._visual & self._edited[:, None]
             edit = AttentionEdit(reading.edit.layers, columns, reading.edit.change)
-        output = self.forward(embeddings, position_ids, probes=probes, edit=edit)
+        with exits(self.backbone, reading.readout, embeddings) as states:
+            output = self.forward(embeddings, position_ids, probes=probes, edit=edit)
         self.logits = output.logits[:, -1].float()
         self.forwards += len(self) * (1 if prompt else new)
         if reading.readout is not None:
-            self.early = early_logits(self.backbone, output.hidden_states, reading.readout)
+            self.early = early_logits(self.backbone, states, reading.readout)
         if prompt and reading.prompt_attention:
             self.prompt_attention = torch.stack(seen, dim=1)[:, :, 0]
         if reading.attention:

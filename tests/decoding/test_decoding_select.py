@@ -1,11 +1,14 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from transformers import RepetitionPenaltyLogitsProcessor
 
+import medbench
 from medbench.decoding.plausibility import plausible
 from medbench.decoding.randomness import generator, sample_seed
-from medbench.decoding.select import Selection, pick, resolve, warp
+from medbench.decoding.select import Selection, penalised, pick, resolve, warp
 from medbench.errors import UserError
 
 
@@ -174,3 +177,112 @@ def test_values_that_select_nothing_are_refused(text, rule):
 def test_an_unknown_preset_is_refused():
     with pytest.raises(UserError, match="no preset 'fair'"):
         resolve(decoder("greedy"), "fair")
+
+
+@pytest.mark.parametrize("penalty", [1.3, 0.8])
+def test_a_repetition_penalty_is_that_of_transformers(penalty):
+    scores = draws(3, 20)
+    scores[0, 4], scores[1, 7], scores[2, :5] = -math.inf, 0.0, -math.inf
+    ids = torch.tensor([[4, 9, 9, 3, 11, 4], [7, 0, 19, 1, 2, 7], [0, 1, 15, 15, 6, 8]])
+    expected = RepetitionPenaltyLogitsProcessor(penalty)(ids, scores.clone())
+    seen = scores.gather(1, ids)
+    assert (seen > 0).any()
+    assert ((seen < 0) & seen.isfinite()).any()
+    before = scores.clone()
+    assert torch.equal(penalised(scores, penalty, ids.tolist()), expected)
+    assert torch.equal(scores, before)
+    for row in range(3):
+        alone = penalised(scores[row : row + 1], penalty, ids[row : row + 1].tolist())
+        assert torch.equal(alone[0], expected[row])
+
+
+def test_rows_that_have_seen_different_numbers_of_tokens_are_penalised_by_their_own():
+    scores, seen = draws(3, 20), [[3], [5, 6, 7, 8, 9, 5], [0, 19]]
+    out = penalised(scores, 1.3, seen)
+    for row, tokens in enumerate(seen):
+        alone = RepetitionPenaltyLogitsProcessor(1.3)(
+            torch.tensor([tokens]), scores[row : row + 1].clone()
+        )
+        assert torch.equal(out[row], alone[0])
+        changed = (out[row] != scores[row]).nonzero().flatten().tolist()
+        assert changed == sorted(set(tokens))
+
+
+def test_a_penalty_of_one_changes_nothing():
+    assert torch.equal(penalised(draws(2, 9), 1.0, [[1, 2], [3]]), draws(2, 9))
+
+
+def penalised_greedy(reference, ids, features, penalty, steps):
+    """Return tokens, by transformers' own processor; an image's places are no text."""
+    processor = RepetitionPenaltyLogitsProcessor(penalty)
+    text = [token for token in ids if token != reference.backbone.image_token_id]
+    tokens = []
+    for _ in range(steps):
+        logits = reference.next(ids + tokens, features)[None]
+        tokens.append(int(processor(torch.tensor([text + tokens]), logits).argmax()))
+    return tokens
+
+
+def penalised_beams(reference, ids, features, penalty, steps, beams):
+    """Return the best of so many beams; the processor reads log-probabilities."""
+    processor = RepetitionPenaltyLogitsProcessor(penalty)
+    text = [token for token in ids if token != reference.backbone.image_token_id]
+    running = [([], 0.0)]
+    for _ in range(steps):
+        extended = []
+        for tokens, score in running:
+            logs = reference.next(ids + tokens, features)[None].log_softmax(-1)
+            logs = processor(torch.tensor([text + tokens]), logs)[0].tolist()
+            extended += [([*tokens, token], score + log) for token, log in enumerate(logs)]
+        running = sorted(extended, key=lambda one: -one[1])[:beams]
+    return running[0][0]
+
+
+@pytest.mark.parametrize(("spec", "beams"), [("toy", 1), ("toy[text=qwen2]", 1), ("toy", 3)])
+def test_a_penalised_answer_is_that_of_a_loop_with_the_processor_of_transformers(
+    toy, eager, images, questions, spec, beams
+):
+    backbone = replace(toy(spec), eos_token_ids=())
+    reference, steps = eager(backbone), 24 if beams == 1 else 14
+    options = {"images": images[:3], "prompts": questions[:3], "max_new_tokens": steps}
+    method = "greedy[repetition_penalty=1.3,beams={}]".format
+    single = medbench.generate(backbone, method=method(beams), batch_size=1, **options)
+    ragged = medbench.generate(backbone, method=method(beams), batch_size=3, **options)
+    plain = medbench.generate(backbone, beams=beams, **options)
+    pixels = backbone.pixel_values(images[:3])
+    for index, features in enumerate(backbone.encode(pixels)):
+        ids = backbone.prompt(questions[index], features).ids.tolist()
+        inputs = (reference, ids, reference.features(pixels[index]), 1.3, steps)
+        expected = penalised_greedy(*inputs) if beams == 1 else penalised_beams(*inputs, beams)
+        assert single[index].token_ids == expected
+        assert ragged[index].token_ids == expected
+        assert plain[index].token_ids != expected
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_penalised_text_goes_on_as_with_transformers(toy, eager, questions, beams):
+    """No image, so that transformers counts the same tokens of the prompt by itself."""
+    backbone = toy("toy[seed=1]", ends=6)
+    texts = [backbone.tokenizer(question).input_ids for question in questions[:3]]
+    options = {"input_ids": texts, "max_new_tokens": 20}
+    method = f"greedy[repetition_penalty=1.3,beams={beams}]"
+    single = medbench.generate(backbone, method=method, batch_size=1, **options)
+    ragged = medbench.generate(backbone, method=method, batch_size=3, **options)
+    plain = medbench.generate(backbone, beams=beams, **options)
+    for index, text in enumerate(texts):
+        whole = eager(toy("toy[seed=1]")).language_model.generate(
+            input_ids=torch.tensor([text]),
+            attention_mask=torch.ones(1, len(text), dtype=torch.long),
+            repetition_penalty=1.3,
+            num_beams=beams,
+            do_sample=False,
+            max_new_tokens=20,
+            eos_token_id=list(backbone.eos_token_ids),
+        )
+        expected = whole[0, len(text) :].tolist()
+        assert single[index].token_ids == ragged[index].token_ids == expected
+        assert plain[index].token_ids != expected
+
+
+def test_nothing_seen_is_nothing_penalised():
+    assert torch.equal(penalised(draws(1, 3), 1.2, [[]]), draws(1, 3))

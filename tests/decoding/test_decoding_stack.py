@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from medbench.decoding.reading import Reading
+from medbench.decoding.reading import Reading, VisualEdit
 from medbench.decoding.stack import RowStack
 
 
@@ -72,3 +72,18 @@ def test_adapters_that_follow_rows_hear_of_every_batch_and_every_choice(toy, pro
     assert masks.question.sum(1).tolist() == [int(prompt.question.sum()) for prompt in prompts]
     assert torch.equal(masks.prompt, masks.filled)
     assert masks.filled[:, -1].all()
+
+
+@torch.no_grad()
+def test_rows_that_join_are_not_edited(toy, prompts):
+    edit = VisualEdit(range(2), lambda scores: scores + 3)
+    stack = RowStack(toy(), prompts[:2], Reading(edit=edit))
+    stack.join(prompts[:2])
+    plain = RowStack(toy(), prompts[:2])
+    edited = RowStack(toy(), prompts[:2], Reading(edit=edit))
+    for _ in range(2):
+        assert (stack.logits - torch.cat([edited.logits, plain.logits])).abs().max() < 1e-4
+        assert (edited.logits - plain.logits).abs().max() > 0.1
+        stack.append(torch.tensor([10, 11, 10, 11]))
+        plain.append(torch.tensor([10, 11]))
+        edited.append(torch.tensor([10, 11]))

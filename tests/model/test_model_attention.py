@@ -1,13 +1,14 @@
-"""The probe against eager attention: values, gradients, padding, cache, and both registrations."""
+"""Probes and edits against eager attention: values, gradients, padding, cache, registrations."""
 
 import copy
 
 import pytest
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from transformers.masking_utils import eager_mask
 
 from medbench.model import attention
-from medbench.model.attention import AttentionProbe, attention_rows
+from medbench.model.attention import AttentionEdit, AttentionProbe, attention_rows
 from medbench.model.rows import positions
 
 SPECS = ["toy", "toy[kv_heads=4]", "toy[text=mistral,kv_heads=1]", "toy[text=qwen2]"]
@@ -207,3 +208,220 @@ def test_masks_that_are_not_boolean_are_refused():
     wanted = torch.zeros(1, 1, dtype=torch.long)
     with pytest.raises(TypeError, match="boolean"):
         attention_rows(shape, shape, torch.zeros(1, 1, 2, 2), wanted, 1.0)
+
+
+@pytest.mark.parametrize("layers", [(0, 2), (1,), range(1, 3), ()])
+@torch.no_grad()
+def test_a_probe_reads_the_layers_it_names(toy, layers):
+    model = toy("toy[layers=3]").language_model
+    inputs = batch((0, 4, 9))
+    queries, columns = torch.full((3, 1), 16), torch.tensor([[2, 9], [6, 4], [9, 16]])
+    _, every = collected(model, queries, columns, **inputs)
+    some = {}
+    model(probes=(AttentionProbe(queries, columns, some.__setitem__, layers),), **inputs)
+    assert sorted(some) == list(layers)
+    for layer, rows in some.items():
+        assert torch.equal(rows, every[layer])
+        assert all(layer == other or not torch.equal(rows, every[other]) for other in range(3))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@torch.no_grad()
+def test_without_columns_a_probe_gets_every_key(toy, spec):
+    model = toy(spec).language_model
+    inputs = batch((0, 4, 9))
+    queries = torch.tensor([[16, 9, 12], [5, 16, 10], [16, 15, 9]])
+    _, rows = collected(model, queries, None, **inputs)
+    assert rows.shape == (2, 3, 4, 3, 17)
+    whole = eager_copy(model)(**inputs, output_attentions=True).attentions
+    for row in range(3):
+        expected = torch.stack([maps[row][:, queries[row]] for maps in whole])
+        assert (rows[:, row] - expected).abs().max() < 1e-5
+    cache = DynamicCache()
+    for start, stop in ((0, 16), (16, 17)):
+        _, rows = collected(
+            model,
+            torch.full((3, 1), stop - start - 1),
+            None,
+            inputs_embeds=inputs["inputs_embeds"][:, start:stop],
+            attention_mask=inputs["attention_mask"][:, :stop],
+            position_ids=inputs["position_ids"][:, start:stop],
+            past_key_values=cache,
+        )
+        assert rows.shape[-1] == stop
+        expected = torch.stack(whole)[:, :, :, stop - 1 : stop, :stop]
+        assert (rows - expected).abs().max() < 1e-5
+
+
+def written_out(module, query, key, value, attention_mask, scaling, edited=None, **_):
+    """Attend head by head over every score; `edited` is (layers, bool [rows, T, T], change)."""
+    layers, place, change = edited
+    outputs, weights = [], []
+    for head in range(query.shape[1]):
+        own = head * key.shape[1] // query.shape[1]
+        scores = scaling * query[:, head] @ key[:, own].transpose(1, 2)
+        if module.layer_idx in layers:
+            scores = torch.where(place, change(scores), scores)
+        weights.append((scores + attention_mask[:, 0]).softmax(-1))
+        outputs.append(weights[-1] @ value[:, own])
+    return torch.stack(outputs, 2), torch.stack(weights, 1)
+
+
+def written_out_pass(model, inputs, layers, queries, columns, change):
+    """Return logits, and attention [layers, rows, heads, T, T], of one pass without a cache.
+
+    Args:
+        queries: positions whose scores are changed.
+        columns: bool [rows, T], the keys at which they are.
+    """
+    AttentionInterface.register("written_out", written_out)
+    AttentionMaskInterface.register("written_out", eager_mask)
+    copied = copy.deepcopy(model)
+    copied.set_attn_implementation("written_out")
+    changed = torch.zeros(1, columns.shape[1], 1, dtype=torch.bool)
+    changed[:, list(queries)] = True
+    edited = (layers, changed & columns[:, None, :], change)
+    output = copied(**inputs, output_attentions=True, edited=edited)
+    return output.logits, torch.stack(output.attentions)
+
+
+def some_columns():
+    """Return different columns for each row of a batch, padding among them."""
+    columns = torch.zeros(3, 17, dtype=torch.bool)
+    columns[0, 3:8] = columns[1, 2:7] = columns[1, 16] = columns[2, 5:14] = True
+    return columns
+
+
+def stronger(scores):
+    return scores + 0.8 * scores.abs()
+
+
+def backwards(scores):
+    return 2 - 0.5 * scores
+
+
+EDITED = [*SPECS, "toy[layers=4,heads=8,kv_heads=2]"]
+
+
+@pytest.mark.parametrize("change", [stronger, backwards])
+@pytest.mark.parametrize("padding", [(0, 0, 0), (0, 4, 9)])
+@pytest.mark.parametrize("spec", EDITED)
+@torch.no_grad()
+def test_an_edit_changes_the_last_query_of_each_row_and_nothing_before_it(
+    toy, spec, padding, change
+):
+    model = toy(spec).language_model
+    inputs, columns = batch(padding), some_columns()
+    layers = range(1, model.config.num_hidden_layers)
+    out = model(edit=AttentionEdit(layers, columns, change), **inputs).logits
+    expected, _ = written_out_pass(model, inputs, layers, [16], columns, change)
+    real = inputs["attention_mask"].bool()
+    assert (out - expected)[real].abs().max() < 1e-4
+    plain = model(**inputs).logits
+    real[:, -1] = False
+    assert (out - plain)[real].abs().max() < 1e-5
+    assert ((out - plain)[:, -1].abs().amax(-1) > 0.1).all()
+
+
+@pytest.mark.parametrize("padding", [(0, 0, 0), (0, 4, 9)])
+@pytest.mark.parametrize("spec", SPECS)
+@torch.no_grad()
+def test_an_edit_of_cached_steps_is_that_of_one_whole_pass(toy, spec, padding):
+    """Each pass changes its own last query: what it leaves in the cache is as changed."""
+    model = toy(spec).language_model
+    inputs, columns = batch(padding), some_columns()
+    parts = ((0, 12), (12, 14), (14, 15), (15, 16), (16, 17))
+    last = [stop - 1 for _, stop in parts]
+    expected, maps = written_out_pass(model, inputs, (0, 1), last, columns, stronger)
+    cache = DynamicCache()
+    for start, stop in parts:
+        output, rows = collected(
+            model,
+            torch.full((3, 1), stop - start - 1),
+            None,
+            inputs_embeds=inputs["inputs_embeds"][:, start:stop],
+            attention_mask=inputs["attention_mask"][:, :stop],
+            position_ids=inputs["position_ids"][:, start:stop],
+            past_key_values=cache,
+            edit=AttentionEdit((0, 1), columns[:, :stop], stronger),
+        )
+        assert (output.logits[:, -1] - expected[:, stop - 1]).abs().max() < 1e-4
+        assert (rows[:, :, :, 0] - maps[:, :, :, stop - 1, :stop]).abs().max() < 1e-5
+    plain = model(**inputs).logits[:, -1]
+    assert ((expected[:, -1] - plain).abs().amax(-1) > 0.1).all()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@torch.no_grad()
+def test_a_probe_sees_edited_rows_as_edited_and_others_as_they_are(toy, spec):
+    model = toy(spec).language_model
+    inputs, columns = batch((0, 4, 9)), some_columns()
+    queries = torch.tensor([[9, 16, 12], [16, 5, 10], [16, 15, 16]])
+    # Only the first layer: what the second one sees is changed before it by this edit alone.
+    edit = AttentionEdit((0,), columns, stronger)
+    _, rows = collected(model, queries, None, edit=edit, **inputs)
+    _, maps = written_out_pass(model, inputs, (0,), [16], columns, stronger)
+    _, plain = collected(model, queries, None, **inputs)
+    for row in range(3):
+        expected = maps[:, row][:, :, queries[row]]
+        assert (rows[:, row] - expected).abs().max() < 1e-5
+        for at, query in enumerate(queries[row].tolist()):
+            gap = (rows - plain)[:, row, :, at].abs().amax(dim=(1, 2))
+            assert (gap > 0.01).all() if query == 16 else (gap < 1e-5).all()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@torch.no_grad()
+def test_an_edit_that_changes_no_score_changes_no_logit(toy, spec):
+    model = toy(spec).language_model
+    inputs = batch((0, 4, 9))
+    plain = model(**inputs).logits[:, -1]
+    every, none = torch.ones(3, 17, dtype=torch.bool), torch.zeros(3, 17, dtype=torch.bool)
+    for edit in (
+        AttentionEdit(range(2), every, lambda scores: scores),
+        AttentionEdit(range(2), none, stronger),
+        # The same for every score: the softmax does not see it.
+        AttentionEdit(range(2), every, lambda scores: scores + 3),
+    ):
+        edited = model(edit=edit, **inputs).logits[:, -1]
+        assert (edited - plain).abs().max() < 1e-5
+    beyond = AttentionEdit((5,), every, stronger)
+    assert torch.equal(model(edit=beyond, **inputs).logits[:, -1], plain)
+
+
+@pytest.mark.parametrize("edited", [(0,), (1,), (2,), (0, 2)])
+@torch.no_grad()
+def test_an_edit_reaches_the_layers_it_names(toy, edited):
+    model = toy("toy[layers=3]").language_model
+    inputs, columns = batch((0, 4, 9)), some_columns()
+    queries = torch.full((3, 1), 16)
+    edit = AttentionEdit(edited, columns, stronger)
+    output, rows = collected(model, queries, None, edit=edit, **inputs)
+    logits, maps = written_out_pass(model, inputs, edited, [16], columns, stronger)
+    assert (rows[:, :, :, 0] - maps[:, :, :, 16]).abs().max() < 1e-5
+    assert (output.logits - logits)[:, -1].abs().max() < 1e-4
+    _, plain = collected(model, queries, None, **inputs)
+    first = edited[0]
+    assert torch.equal(rows[:first], plain[:first]), "layers before the first are as they were"
+    assert (rows[first] - plain[first]).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_an_edit_draws_no_attention_to_padding(toy):
+    model = toy().language_model
+    inputs = batch((0, 4, 9))
+    every = torch.ones(3, 17, dtype=torch.bool)
+    edit = AttentionEdit(range(2), every, lambda scores: scores + 100 * scores.abs())
+    _, rows = collected(model, torch.full((3, 1), 16), None, edit=edit, **inputs)
+    assert rows[:, 1, :, 0, :4].abs().max() == rows[:, 2, :, 0, :9].abs().max() == 0
+    assert torch.allclose(rows.sum(-1), torch.ones_like(rows.sum(-1)), atol=1e-5)
+
+
+@torch.no_grad()
+def test_an_edit_does_not_outlive_its_pass(toy):
+    model = toy().language_model
+    inputs = batch((0, 4, 9))
+    before = model(**inputs).logits
+    edited = model(edit=AttentionEdit(range(2), some_columns(), stronger), **inputs).logits
+    assert not torch.equal(edited, before)
+    assert torch.equal(model(**inputs).logits, before)

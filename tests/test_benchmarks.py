@@ -1,0 +1,29 @@
+"""The benchmarks run, so that they are there when someone needs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.slow
+def test_the_decoding_benchmark_prints_a_row_for_each_method():
+    methods = ["greedy", "vcd", "dola", "avisc", "opera"]
+    words = ["--shape", "tiny", "--rounds", "1", "--tokens", "3", "--batch", "2"]
+    words += ["--methods", ",".join(methods)]
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "decoding.py"), *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert {len(row) for row in rows} == {8}
+    assert [row[0].removeprefix("| ") for row in rows[1:]] == methods
