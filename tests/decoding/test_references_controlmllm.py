@@ -363,7 +363,9 @@ def test_a_prompt_that_ends_with_its_image_does_not_depend_on_its_neighbour(toy,
     features = backbone.encode(backbone.pixel_values(images[:2]))
     last = backbone.prompt_from_ids([1, 30, 31] + [4] * 16, features[0])
     other = backbone.prompt_from_ids([1] + [4] * 16 + [40, 41], features[1])
-    rois = tuple(np.eye(image.height, image.width, dtype=bool) for image in images[:2])
+    rois = tuple(
+        np.arange(image.height)[:, None] >= np.full(image.width, 9) for image in images[:2]
+    )
     context = DecodeContext(backbone, ("a", "b"), rois=rois)
     changed = create_decoder("controlmllm").prepare([last, other], context)
     assert torch.equal(changed[0].features, features[0])
