@@ -6,12 +6,39 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
 
 from medbench.model.rows import beside
 
+# Positions that a layer allocates beyond those it needs.
+ROOM = 64
 
-def join_rows(cache: DynamicCache, other: DynamicCache) -> None:
+
+class RoomyLayer(DynamicLayer):
+    """A cache layer with room behind what it holds, so that most tokens copy only themselves."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append new positions, and return all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys = _appended(self.keys, key_states)
+        self.values = _appended(self.values, value_states)
+        return self.keys, self.values
+
+
+def new_cache() -> Cache:
+    """Return an empty cache of roomy layers.
+
+    A sliding window of the model's is not heeded: it would drop keys, and with them the columns
+    that probes and edits point at.
+    """
+    return Cache(layer_class_to_replicate=RoomyLayer)
+
+
+def join_rows(cache: Cache, other: Cache) -> None:
     """Put the rows of another cache below a cache's own; the shorter of the two is left-padded."""
     for own, extra in zip(_layers(cache), _layers(other), strict=True):
         # Layer by layer, so that never more than one layer is held twice.
@@ -20,7 +47,7 @@ def join_rows(cache: DynamicCache, other: DynamicCache) -> None:
         extra.keys = extra.values = None
 
 
-def keep_column(cache: DynamicCache, length: int, columns: Tensor) -> None:
+def keep_column(cache: Cache, length: int, columns: Tensor) -> None:
     """Keep the first `length` positions, and one of those after them for each row.
 
     Args:
@@ -31,10 +58,28 @@ def keep_column(cache: DynamicCache, length: int, columns: Tensor) -> None:
         layer.values = _column_kept(layer.values, length, columns)
 
 
+def _appended(held: Tensor | None, new: Tensor) -> Tensor:
+    """Return [rows, heads, T + new, width], in place where there is room behind what is held."""
+    rows, heads, count, width = new.shape
+    if held is None or not held.numel():
+        held = new[:, :, :0]
+    length = held.shape[2]
+    # What is held may be the front part of more: its strides tell of how much.
+    capacity = held.stride(1) // held.stride(2) if length else 0
+    if length + count > capacity:
+        grown = new.new_empty(rows, heads, length + count + ROOM, width)
+        grown[:, :, :length] = held
+        held = grown
+    shape = (rows, heads, length + count, width)
+    whole = held.as_strided(shape, held.stride(), held.storage_offset())
+    whole[:, :, length:] = new
+    return whole
+
+
 def _column_kept(states: Tensor, length: int, columns: Tensor) -> Tensor:
     index = (length + columns)[:, None, None, None].expand(-1, states.shape[1], 1, states.shape[3])
     return torch.cat([states[:, :, :length], states.gather(2, index)], dim=2)
 
 
-def _layers(cache: DynamicCache) -> list[Any]:
+def _layers(cache: Cache) -> list[Any]:
     return list(cache.layers)

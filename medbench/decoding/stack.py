@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from medbench.decoding.cache import join_rows
+from medbench.decoding.cache import join_rows, new_cache
 from medbench.decoding.reading import Reading, early_logits, exits
 from medbench.model.attention import AttentionEdit, AttentionProbe
 from medbench.model.llava import Backbone
@@ -56,8 +55,7 @@ class RowStack:
         self.prompt_rows: Tensor | None = None
         self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=backbone.device)
         self.mask = left_padded([torch.ones_like(prompt.visual) for prompt in prompts])
-        # No config: a sliding-window cache would drop keys, and with them the probe's columns.
-        self.cache = DynamicCache()
+        self.cache = new_cache()
         self._reading = reading or Reading()
         self._visual = left_padded([prompt.visual for prompt in prompts])
         self._edited = torch.full_like(self.mask[:, 0], self._reading.edit is not None)
