@@ -28,7 +28,7 @@ class Row(TypedDict, total=False):
         tokens: ids of the new tokens, the end token included where there was one.
         stop: why it ended: "eos", "stop" (a stop string) or "length".
         seconds: wall time of its batch divided by the batch's samples.
-        forwards: rows times passes through the language model, for cost columns.
+        forwards: tokens that went through the language model in all rows, a prompt as one.
         image: sha256 of the image's pixels as loaded.
         attention: visual attention averaged over layers, heads and answer tokens; sums to the
             share of attention on the image.

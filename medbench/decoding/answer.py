@@ -23,7 +23,8 @@ class Answer:
             [steps, beams, vocabulary] for beam search; None if none were asked for.
         attention: float32 [N], visual attention of the answer's queries (mean over layers, heads
             and generated tokens); None unless recorded.
-        forwards: rows times passes through the language model spent on this sample.
+        forwards: tokens that went through the language model in all of this sample's rows, a prompt
+            as one.
     """
 
     token_ids: list[int]
