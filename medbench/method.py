@@ -57,7 +57,7 @@ class Decoder(Method):
 
     Every hook has a default that does nothing, so plain greedy decoding is a file with a name. They
     are called in this order: `check` before weights load, `look` for each image, then for each
-    batch `prepare`, `branches`, and `combine` for each token.
+    batch `prepare`, `reading`, `branches`, and `combine` for each token.
 
     Class attributes beside those of `Method`:
         image: whose image the model sees: "own", or "other" (another sample's).

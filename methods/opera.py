@@ -167,7 +167,8 @@ class _Search:
         recorded: list[Tensor] = []
         taken: list[tuple[int, int]] = []
         while True:
-            logits, candidates = stack.logits.topk(method.num_attn_candidates)
+            tried = min(method.num_attn_candidates, stack.logits.shape[1])
+            logits, candidates = stack.logits.topk(tried)
             ahead = stack.propose(candidates)
             rows = normalised(ahead.rows)
             products = method.products(rows[..., self.start :], self.trust)
