@@ -291,17 +291,18 @@ def check(answer, run, ends):
 
 @pytest.mark.parametrize("compat", [False, True], ids=["today", "published"])
 @pytest.mark.parametrize(
-    ("spec", "options"),
+    ("spec", "setting"),
     [
-        ("toy", {}),
-        ("toy[seed=4,layers=3,kv_heads=4]", {"beams": 3, "tried": 4, "scale": 100.0}),
-        ("toy[seed=2,text=mistral,kv_heads=1]", {"beams": 4, "half": True}),
+        ("toy", Setting()),
+        ("toy[seed=4,layers=3,kv_heads=4]", Setting(3, 4, scale=100.0, weight=2.5)),
+        ("toy[seed=2,text=mistral,kv_heads=1]", Setting(beams=4, half=True)),
     ],
+    ids=["default", "three beams", "half precision"],
 )
 def test_each_step_of_a_ragged_batch_is_that_of_whole_passes(
-    toy, sample, decode, spec, options, compat
+    toy, sample, decode, spec, setting, compat
 ):
-    backbone, setting = toy(spec), Setting(compat=compat, limit=26, **options)
+    backbone, setting = toy(spec), replace(setting, compat=compat, limit=26)
     batch = decode(backbone, setting, [0, 1, 2])
     assert len({len(sample(backbone, index).ids) for index in range(3)}) == 3
     for index, answer in enumerate(batch):
@@ -322,11 +323,11 @@ BACK = {
         ({"ended"}, set(), True),
     ),
     "nothing left to take back": (
-        ("toy[seed=0,layers=3]", 0, 1, Setting(beams=3, tried=4, threshold=0)),
+        ("toy[seed=0,layers=3]", 0, 1, Setting(3, 4, threshold=0)),
         (set(), {"again", "late", "yielded"}, True),
     ),
     "too often to one place": (
-        ("toy[seed=2,layers=3,kv_heads=4]", 0, 2, Setting(beams=2, tried=2, threshold=0)),
+        ("toy[seed=2,layers=3,kv_heads=4]", 0, 2, Setting(2, 2, threshold=0)),
         ({"again", "yielded"}, {"again", "late", "yielded"}, True),
     ),
     "what was taken before a rollback": (
@@ -338,7 +339,7 @@ BACK = {
         ({"again", "yielded"}, {"late"}, True),
     ),
     "the end token": (
-        ("toy[seed=0,layers=3]", 6, 0, Setting(beams=3, tried=4, threshold=0)),
+        ("toy[seed=0,layers=3]", 6, 0, Setting(3, 4, threshold=0)),
         ({"again", "ended"}, {"again", "late", "ended"}, True),
     ),
 }
@@ -371,7 +372,7 @@ def test_a_search_that_goes_back_is_that_of_whole_passes(toy, sample, decode, ca
 
 def test_samples_that_go_back_leave_the_others_of_their_batch_alone(toy, sample, decode):
     backbone = toy("toy[seed=2,layers=3,kv_heads=4]")
-    setting = Setting(beams=2, tried=2, threshold=0)
+    setting = Setting(2, 2, threshold=0)
     runs = [
         naive_opera(sample(backbone, index), backbone.eos_token_ids, setting) for index in range(3)
     ]
@@ -427,7 +428,7 @@ def test_all_tokens_can_be_tried(toy, sample, decode, compat):
 
 @pytest.mark.parametrize("compat", [False, True], ids=["today", "published"])
 def test_one_candidate_is_greedy_as_long_as_it_never_goes_back(toy, decode, compat):
-    """The one candidate is hundreds of times likelier than all others, whatever it loses."""
+    """All other tokens are barred, whatever the one loses."""
     backbone = toy(ends=6)
     setting = Setting(tried=1, threshold=45, compat=compat)
     one = decode(backbone, setting, range(4))
@@ -436,14 +437,24 @@ def test_one_candidate_is_greedy_as_long_as_it_never_goes_back(toy, decode, comp
     assert {answer.stop for answer in greedy} == {"eos", "length"}
 
 
-def test_a_window_that_begins_inside_the_prompt_never_goes_back(toy, sample, decode):
-    backbone = toy("toy[seed=2,layers=3,kv_heads=4]")
+@pytest.mark.parametrize("letters", [30, 50, 70])
+def test_most_letters_can_end_an_answer(toy, sample, decode, letters):
+    backbone = toy(ends=letters)
     ends = backbone.eos_token_ids
-    setting = Setting(beams=2, tried=2, threshold=0)
-    assert naive_opera(sample(backbone, 2), ends, setting).targets
-    setting = replace(setting, by_ids=True)
-    [answer] = decode(backbone, setting, [2])
-    check(answer, naive_opera(sample(backbone, 2), ends, setting), ends)
+    setting = Setting(tried=20, limit=12)
+    for index, answer in enumerate(decode(backbone, setting, [0, 1])):
+        check(answer, naive_opera(sample(backbone, index), ends, setting), ends)
+
+
+@pytest.mark.parametrize("compat", [False, True], ids=["today", "published"])
+def test_a_window_that_begins_inside_the_prompt_never_goes_back(toy, sample, decode, compat):
+    backbone = toy("toy[seed=3,layers=3]")
+    ends = backbone.eos_token_ids
+    setting = Setting(3, 4, scale=75.0, threshold=0, by_ids=True, compat=compat, limit=30)
+    [answer] = decode(backbone, setting, [1])
+    check(answer, naive_opera(sample(backbone, 1), ends, setting), ends)
+    # The prompt once, and then each candidate once.
+    assert answer.forwards == 1 + 30 * 3 * 4
 
 
 @pytest.mark.parametrize("method", ["opera[beams=1]", "opera[select=sample]"])

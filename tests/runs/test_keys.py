@@ -151,7 +151,7 @@ def test_the_selection_moves_the_key_where_the_preset_sets_it():
         {"method": "lora+vcd[alpha=0.5,beta=0.2]"},
         {"method": "LoRA+VCD[beta=0.20,alpha=.5]"},
         {"method": " lora + vcd[ Beta = 2e-1 , ALPHA = 0.5 ] "},
-        {"method": "lora+vcd[variant=official,alpha=0.5]"},
+        {"method": "lora+vcd[variant=official-pope,alpha=0.5]"},
         {"method": "lora+vcd[alpha=0.5,beta=0.2,noise-step=500,select=preset]"},
         {"method": "lora[rank=4,alpha=16]+vcd[alpha=0.5,beta=0.2]"},
         {"backbone": "Toy[layers=2,seed=0]", "method": "lora+vcd[alpha=0.5,beta=0.2]"},

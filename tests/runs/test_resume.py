@@ -23,7 +23,7 @@ LOADING = {
 }
 ANSWERING = {
     "before the first answer": ("medbench.runner:_answer", "before", 1, "kill"),
-    "between two tokens": ("medbench.decoding.loop:combined", "after", 7, "kill"),
+    "between two tokens": ("medbench.decoding.loop:pick", "after", 7, "kill"),
     "before a batch is written": ("medbench.runner:_answer", "after", 2, "kill"),
     "after a batch": ("os:fsync", "after", 2 + 1, "kill"),
     "in the middle of a line": ("os:fsync", "after", 2 + 1, "cut 60"),
