@@ -148,7 +148,10 @@ def test_discarded_proposals_leave_no_trace(begin, spec):
 
 
 def naive_beam_of_old(reference, ids, features, beams, ends, steps):
-    """Search by the rules of transformers 4.29; a length counts the prompt, and no end token."""
+    """Return the answer and the steps of a search by the rules of transformers 4.29.
+
+    A hypothesis's length counts the prompt, its image as one token, but not the end token.
+    """
     image = reference.backbone.image_token_id
     prompt = len([token for token in ids if token != image]) + 1
     running, finished = [([], 0.0)], []
@@ -164,32 +167,41 @@ def naive_beam_of_old(reference, ids, features, beams, ends, steps):
         finished = sorted(finished, key=lambda one: -one[0])[:beams]
         # The best candidate counts, even if it has just ended.
         if len(finished) == beams and finished[-1][0] >= ranked[0][1] / (prompt + step):
-            return finished[0][1]
+            return finished[0][1], step
     finished += [(score / (prompt + steps), tokens) for tokens, score in running]
-    return max(finished, key=lambda one: one[0])[1]
+    return max(finished, key=lambda one: one[0])[1], steps
 
 
 @pytest.mark.parametrize(
-    ("spec", "ends"), [("toy", 6), ("toy[text=mistral,kv_heads=1]", 12), ("toy", 70)]
+    ("spec", "ends", "beams"),
+    [("toy", 30, 2), ("toy", 12, 5), ("toy[seed=1,text=mistral,kv_heads=1]", 12, 3)],
 )
 def test_beam_search_that_counts_the_prompt_is_that_of_a_loop_over_lists(
-    toy, eager, images, questions, spec, ends
+    toy, eager, images, spec, ends, beams
 ):
+    """The prompts are short, so that one token of theirs more or less makes a difference."""
     backbone = toy(spec, ends=ends)
     reference = eager(toy(spec))
-    ways = [
+    prompts = [
+        [1, *[backbone.image_token_id] * backbone.image_tokens, 30 + index] for index in range(8)
+    ]
+    counting, plain = (
         medbench.generate(
             backbone,
-            method=f"beam[length_norm={counted}]",
+            method=f"beam[beams={beams},length_norm={counted}]",
             images=images,
-            prompts=questions,
-            max_new_tokens=12,
+            input_ids=prompts,
+            max_new_tokens=10,
+            record_scores=10,
         )
         for counted in ("prompt", "generated")
-    ]
-    features = [reference.features(pixels) for pixels in backbone.pixel_values(images)]
-    for question, own, answer in zip(questions, features, ways[0], strict=True):
-        ids = backbone.prompt(question, own).ids.tolist()
-        expected = naive_beam_of_old(reference, ids, own, 5, backbone.eos_token_ids, 12)
-        assert answer.token_ids == expected
-    assert any(a.token_ids != b.token_ids for a, b in zip(*ways, strict=True))
+    )
+    pixels = backbone.pixel_values(images)
+    for ids, image, answer in zip(prompts, pixels, counting, strict=True):
+        features = reference.features(image)
+        tokens, steps = naive_beam_of_old(
+            reference, ids, features, beams, backbone.eos_token_ids, 10
+        )
+        assert answer.token_ids == tokens
+        assert len(answer.scores) == steps
+    assert any(a.token_ids != b.token_ids for a, b in zip(counting, plain, strict=True))
