@@ -5,8 +5,8 @@
 
 In one process, methods take turns in every round; ratios are of one round, and the table gives
 their median with the lowest and highest. "Sequential" is what the published implementations do: one
-sample, one forward pass per branch. Decoding is timed without the prompt, as the difference between
-a long and a one-token answer; "cost" is everything, image and prompt included.
+sample, one forward pass per branch, and for OPERA one per candidate. Decoding is timed from
+the first pass after the prompts; "cost" is everything, image and prompt included.
 """
 
 from __future__ import annotations
@@ -15,21 +15,25 @@ import argparse
 import ctypes
 import gc
 import platform
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from model import SHAPES, random_backbone
+from torch import Tensor, nn
 
 import medbench
-from medbench.decoding.branches import Branches
 from medbench.decoding.context import DecodeContext
 from medbench.decoding.generate import create_decoder
+from medbench.decoding.lookahead import BeamStack, Proposals
 from medbench.decoding.reading import Reading
 from medbench.decoding.stack import RowStack
 from medbench.images import encode
@@ -38,23 +42,18 @@ from medbench.model.llava import Backbone
 METHODS = (
     "greedy", "beam", "vcd", "dola", "avisc", "m3id", "damro", "pai", "opera", "controlmllm",
 )  # fmt: skip
-# A search of its own has no branches to run one by one.
-NO_SEQUENTIAL = ("beam", "opera", "controlmllm")
+# The published passes of these are the ones made here: batch 1 is their sequential way.
+SAME_PASSES = ("beam", "controlmllm")
 QUESTION = "is there a nodule in the left lung of this patient"
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One call: seconds for the whole answer and for its first token, and bytes at the peak."""
+    """One call: seconds of all of it and of what came after the prompts, and bytes at the peak."""
 
     whole: float
-    first: float
+    decoding: float
     peak: int
-
-    @property
-    def decoding(self) -> float:
-        """Seconds for the tokens after the first."""
-        return self.whole - self.first
 
 
 def main() -> None:
@@ -84,11 +83,13 @@ def one_round(backbone: Backbone, name: str, options: argparse.Namespace) -> dic
     """Time a method once in each way."""
     tokens, batch = options.tokens, options.batch
     timed = {
-        "one": timing(backbone, lambda new: stacked(backbone, name, 1, new), tokens),
-        "batch": timing(backbone, lambda new: stacked(backbone, name, batch, new), tokens),
+        "one": timing(backbone, lambda: stacked(backbone, name, 1, tokens)),
+        "batch": timing(backbone, lambda: stacked(backbone, name, batch, tokens)),
     }
-    if name not in NO_SEQUENTIAL:
-        timed["sequential"] = timing(backbone, lambda new: sequential(backbone, name, new), tokens)
+    if name in SAME_PASSES:
+        return timed | {"sequential": timed["one"]}
+    published = published_opera if name == "opera" else sequential
+    timed["sequential"] = timing(backbone, lambda: published(backbone, name, tokens))
     return timed
 
 
@@ -112,26 +113,57 @@ def sequential(backbone: Backbone, method: str, tokens: int) -> None:
     decoder = create_decoder(method)
     pixels, _ = inputs(backbone, 1)
     features, looked = encode(backbone, decoder, pixels)
-    context = DecodeContext(
-        backbone, ("0",), pixel_values=pixels, looked=None if looked is None else looked[None]
-    )
     prompts = [backbone.prompt(QUESTION, features)]
     main = RowStack(backbone, prompts, decoder.reading(backbone.depth) or Reading())
-    object.__setattr__(context, "prompt_attention", main.prompt_attention)
+    context = DecodeContext(
+        backbone,
+        ("0",),
+        pixel_values=pixels,
+        looked=None if looked is None else looked[None],
+        prompt_attention=main.prompt_attention,
+    )
     others = {
         name: RowStack(backbone, rows, joins=True)
         for name, rows in decoder.branches(prompts, context).items()
     }
-    single = Branches(decoder, main, ("main",), tuple(prompts))
     for step in range(tokens):
         logits = {"main": main.logits, **{name: stack.logits for name, stack in others.items()}}
         if main.early is not None:
             logits["early"] = main.early
         picked = decoder.combine(logits, step).argmax(-1)
         if step + 1 < tokens:
-            single.append(picked)
-            for stack in others.values():
+            for stack in (main, *others.values()):
                 stack.append(picked)
+
+
+def published_opera(backbone: Backbone, method: str, tokens: int) -> None:
+    """Decode one sample by OPERA with a pass for each candidate, and one for what is taken."""
+    module = sys.modules[type(create_decoder(method)).__module__]
+    with mock.patch.object(module, "BeamStack", PassByPass):
+        stacked(backbone, method, 1, tokens)
+
+
+class PassByPass(BeamStack):
+    """Beams whose candidates are looked at one after the other."""
+
+    def propose(self, candidates: Tensor) -> Proposals:
+        """Look one token ahead in K passes, which are forgotten one by one."""
+        looks: list[Proposals] = []
+        for candidate in candidates.split(1, dim=1):
+            looks.append(super().propose(candidate))
+            self.discard()
+        self._candidates = candidates
+        return Proposals(
+            torch.cat([look.logits for look in looks], dim=1),
+            torch.cat([look.rows for look in looks], dim=2),
+            None,
+        )
+
+    def accept(self, parents: Tensor, choices: Tensor) -> None:
+        """Go on with these proposals, by a pass of their own."""
+        tokens = self._candidates[parents, choices]
+        self.keep(parents, same_prompts=True)
+        self.append(tokens)
 
 
 def inputs(backbone: Backbone, batch: int) -> tuple[torch.Tensor, list[np.ndarray]]:
@@ -143,43 +175,58 @@ def inputs(backbone: Backbone, batch: int) -> tuple[torch.Tensor, list[np.ndarra
     return torch.randn(batch, 3, size, size, generator=draw), [roi] * batch
 
 
-def timing(backbone: Backbone, call: Callable[[int], None], tokens: int) -> Timing:
-    """Time a call for one token and for all of them; the peak is that of the latter."""
-    first, _ = measured(backbone, lambda: call(1))
-    whole, peak = measured(backbone, lambda: call(tokens))
-    return Timing(whole, first, peak)
+def timing(backbone: Backbone, call: Callable[[], None]) -> Timing:
+    """Time a call; the peak is what it holds beyond what was held before."""
+    starts: list[float] = []
 
+    def note(_module: nn.Module, _inputs: Any, arguments: dict[str, Any]) -> None:
+        cache = arguments["past_key_values"] if arguments["use_cache"] else None
+        # The first pass that finds something in the cache is the first after the prompts.
+        if not starts and cache is not None and cache.get_seq_length():
+            starts.append(now(backbone))
 
-def measured(backbone: Backbone, call: Callable[[], None]) -> tuple[float, int]:
-    """Return seconds, and bytes at the peak beyond what was held before."""
+    hook = backbone.language_model.register_forward_pre_hook(note, with_kwargs=True)
     gc.collect()
+    with hook, Watch(backbone) as watch:
+        begin = now(backbone)
+        call()
+        end = now(backbone)
+    return Timing(end - begin, end - starts[0], watch.peak)
+
+
+def now(backbone: Backbone) -> float:
+    """Return the time in seconds once the device has done what it was told."""
     if backbone.device.type == "cuda":
         torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        begin = time.perf_counter()
-        call()
-        torch.cuda.synchronize()
-        return time.perf_counter() - begin, torch.cuda.max_memory_allocated() - held
-    if platform.system() == "Linux":
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # else what was freed still counts as held
-    with Watch() as watch:
-        begin = time.perf_counter()
-        call()
-        seconds = time.perf_counter() - begin
-    return seconds, watch.peak
+    return time.perf_counter()
 
 
 class Watch:
-    """Watches this process's resident memory from a thread, for its peak above the start."""
+    """Watches memory for its peak above the start: a GPU's own count, or that of the process.
+
+    Resident memory is looked at from a thread.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.gpu = backbone.device.type == "cuda"
+        self.peak = 0
 
     def __enter__(self) -> Watch:
-        self.start, self.peak, self.ended = resident(), 0, threading.Event()
+        if self.gpu:
+            torch.cuda.reset_peak_memory_stats()
+            self.start = torch.cuda.memory_allocated()
+            return self
+        if platform.system() == "Linux":
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # else what was freed still counts as held
+        self.start, self.ended = resident(), threading.Event()
         self.thread = threading.Thread(target=self.look)
         self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.gpu:
+            self.peak = torch.cuda.max_memory_allocated() - self.start
+            return
         self.ended.set()
         self.thread.join()
 
@@ -215,13 +262,13 @@ def table(
         one = [r[name]["one"] for r in rounds]
         many = [r[name]["batch"] for r in rounds]
         greedy = [r["greedy"]["batch"] for r in rounds] if "greedy" in names else many
-        alone = [r[name]["sequential"] for r in rounds] if "sequential" in rounds[0][name] else []
-        faster = [batch * a.decoding / m.decoding for a, m in zip(alone, many, strict=False)]
+        alone = [r[name]["sequential"] for r in rounds]
+        faster = [batch * a.decoding / m.decoding for a, m in zip(alone, many, strict=True)]
         cells = [
-            f"{median(new / a.decoding for a in alone):.1f}" if alone else "–",
+            f"{median(new / a.decoding for a in alone):.1f}",
             f"{median(new / a.decoding for a in one):.1f}",
             f"{median(batch * new / m.decoding for m in many):.1f}",
-            spread(faster) if faster else "–",
+            spread(faster),
             spread([m.whole / g.whole for m, g in zip(many, greedy, strict=True)]),
             spread([m.decoding / g.decoding for m, g in zip(many, greedy, strict=True)]),
             f"{median(m.peak for m in many) / 2**20:.0f}",

@@ -222,7 +222,7 @@ class _Search:
                 self.trust = products[parents, choices]
                 return
             self.stack.discard()
-        self.stack.keep(parents)
+        self.stack.keep(parents, same_prompts=True)
         rows = normalised(self.stack.propose(tokens[:, None]).rows)
         products = self.method.products(rows[..., self.start :], self.trust[parents])
         everyone = torch.arange(len(parents), device=device)

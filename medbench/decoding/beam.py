@@ -184,7 +184,8 @@ def search(branches: Branches, context: DecodeContext, settings: DecodeSettings)
             chosen += [token for _, token in picked]
         if not going:
             break
-        branches.keep(torch.tensor(parents, device=device))
+        rows = torch.tensor(parents, device=device)
+        branches.keep(rows, same_prompts=len(going) == len(alive))
         alive = [alive[row] for row in going]
         branches.append(torch.tensor(chosen, device=device))
     return [

@@ -40,12 +40,12 @@ class Branches:
         attention = self.stack.attention
         return None if attention is None else attention[row]
 
-    def keep(self, rows: Tensor) -> None:
-        """Keep only these rows of a branch, in every branch."""
+    def keep(self, rows: Tensor, *, same_prompts: bool = False) -> None:
+        """Keep only these rows of a branch, in every branch; `RowStack.keep` has the arguments."""
         count = len(self.names)
         per_branch = len(self.stack) // count
         offsets = torch.arange(count, device=rows.device)[:, None] * per_branch
-        self.stack.keep((offsets + rows).flatten())
+        self.stack.keep((offsets + rows).flatten(), same_prompts=same_prompts)
 
     def append(self, tokens: Tensor) -> None:
         """Add one token to each row of a branch, in every branch."""

@@ -47,6 +47,16 @@ def join_rows(cache: Cache, other: Cache) -> None:
         extra.keys = extra.values = None
 
 
+def move_rows(cache: Cache, rows: Tensor, start: int) -> None:
+    """Give each row, from position `start` on, what another one holds there; int64 [rows].
+
+    What stands before `start` is not touched, which is most of a cache.
+    """
+    for layer in _layers(cache):
+        for states in (layer.keys, layer.values):
+            states[:, :, start:] = states[rows, :, start:]
+
+
 def keep_column(cache: Cache, length: int, columns: Tensor) -> None:
     """Keep the first `length` positions, and one of those after them for each row.
 
@@ -77,8 +87,9 @@ def _appended(held: Tensor | None, new: Tensor) -> Tensor:
 
 
 def _column_kept(states: Tensor, length: int, columns: Tensor) -> Tensor:
-    index = (length + columns)[:, None, None, None].expand(-1, states.shape[1], 1, states.shape[3])
-    return torch.cat([states[:, :, :length], states.gather(2, index)], dim=2)
+    everyone = torch.arange(len(columns), device=columns.device)
+    states[:, :, length] = states[everyone, :, length + columns]
+    return states[:, :, : length + 1]
 
 
 def _layers(cache: Cache) -> list[Any]:

@@ -43,7 +43,6 @@ class BeamStack(RowStack):
         self, backbone: Backbone, prompt: Prompt, width: int, reading: Reading | None = None
     ) -> None:
         super().__init__(backbone, [prompt], reading)
-        self.prompt_width = len(prompt)
         self._proposed: Proposals | None = None
         self.keep(self.lengths.new_zeros(width))
 
@@ -86,7 +85,7 @@ class BeamStack(RowStack):
         """Go on with these proposals: of which beam, and which of its candidates; int64 [beams]."""
         made = self._proposed
         assert made is not None, "propose() comes before accept()"
-        self.keep(parents)
+        self.keep(parents, same_prompts=True)
         keep_column(self.cache, self.mask.shape[1], choices)
         self._widen(1)
         self.lengths = self.lengths + 1

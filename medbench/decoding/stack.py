@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medbench.decoding.cache import join_rows, new_cache
+from medbench.decoding.cache import join_rows, move_rows, new_cache
 from medbench.decoding.reading import Reading, early_logits, exits
 from medbench.model.attention import AttentionEdit, AttentionProbe
 from medbench.model.llava import Backbone
@@ -36,7 +36,7 @@ class RowStack:
             None unless read, and without the rows that joined.
         forwards: tokens that went through the language model so far, a prompt counting as one.
         lengths: int64 [rows], without padding; mask: bool [rows, width], all but padding; cache:
-            keys and values of the same width.
+            keys and values of the same width; prompt_width: how much of that the prompts take.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class RowStack:
         self.prompt_rows: Tensor | None = None
         self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=backbone.device)
         self.mask = left_padded([torch.ones_like(prompt.visual) for prompt in prompts])
+        self.prompt_width = self.mask.shape[1]
         self.cache = new_cache()
         self._reading = reading or Reading()
         self._visual = left_padded([prompt.visual for prompt in prompts])
@@ -84,6 +85,7 @@ class RowStack:
         columns = self._columns + max(width - own, 0), other._columns + max(own - width, 0)
         self._columns = beside(*columns, dim=1)
         self.mask = beside(self.mask, other.mask, dim=1)
+        self.prompt_width = max(own, width)
         self._visual = beside(self._visual, other._visual, dim=1)
         self._edited = torch.cat([self._edited, other._edited])
         self._has_image = torch.cat([self._has_image, other._has_image])
@@ -106,9 +108,17 @@ class RowStack:
         self._advance(embeddings, self.lengths[:, None] + steps)
         self.lengths = self.lengths + new
 
-    def keep(self, rows: Tensor) -> None:
-        """Keep only these rows, in this order; a row may be named more than once."""
-        self.cache.batch_select_indices(rows)
+    def keep(self, rows: Tensor, *, same_prompts: bool = False) -> None:
+        """Keep only these rows, in this order; a row may be named more than once.
+
+        Args:
+            same_prompts: whether each comes to where a row of the same prompt stood, so that only
+                new tokens have to be moved.
+        """
+        if same_prompts:
+            move_rows(self.cache, rows, self.prompt_width)
+        else:
+            self.cache.batch_select_indices(rows)
         self.lengths, self.mask, self.logits = (
             self.lengths[rows],
             self.mask[rows],

@@ -3,7 +3,7 @@
 import torch
 from transformers import DynamicCache
 
-from medbench.decoding.cache import ROOM, join_rows, keep_column, new_cache
+from medbench.decoding.cache import ROOM, join_rows, keep_column, move_rows, new_cache
 
 
 def states(rows, new, seed):
@@ -58,6 +58,20 @@ def test_it_goes_on_after_rows_are_taken_and_positions_cropped():
     for cache in (roomy, plain):
         cache.crop(-4)
     grow(roomy, plain, 3, 60, steps=6)
+
+
+def test_rows_of_one_prompt_change_places_without_moving_it():
+    roomy, plain = both(1, [5])
+    for cache in (roomy, plain):
+        cache.batch_select_indices(torch.tensor([0, 0, 0]))
+    grow(roomy, plain, 3, 40)
+    before = roomy.layers[0].keys.data_ptr()
+    order = torch.tensor([2, 0, 0])
+    move_rows(roomy, order, 5)
+    plain.batch_select_indices(order)
+    assert roomy.layers[0].keys.data_ptr() == before
+    grow(roomy, plain, 3, 80)
+    assert roomy.layers[0].keys.data_ptr() == before
 
 
 def test_rows_of_another_cache_go_below_with_padding_in_front():
