@@ -68,7 +68,9 @@ class DoLa(Decoder):
         if self.mature_layer is not None:
             mature, early = early[:, 0], early[:, 1:]
         mature, early = mature.log_softmax(-1), early.log_softmax(-1)
-        chosen = divergence(mature[:, None], early).argmax(-1)
+        # One layer at a time: all at once would leave the processor's cache.
+        apart = [divergence(mature, one) for one in early.unbind(1)]
+        chosen = torch.stack(apart, dim=1).argmax(-1)
         rows = torch.arange(len(chosen), device=chosen.device)
         return plausible(mature - early[rows, chosen], mature, self.relative_top)
 
