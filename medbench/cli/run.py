@@ -258,6 +258,9 @@ def _reporting() -> Generator[Report]:
                 # What was done before this process counts neither for the rate nor the time left.
                 bar.reset(line, total=total, completed=done)
             rate = f"{task.speed:.1f}/s" if task.speed else ""
-            bar.update(line, completed=done, rate=rate, remark=remark or task.fields["remark"])
+            remark = remark or task.fields["remark"]
+            # Short stages would be over before the next tick draws them.
+            ended = done == total
+            bar.update(line, completed=done, rate=rate, remark=remark, refresh=ended)
 
         yield Report(stage, step)
