@@ -5,8 +5,8 @@
 
 In one process, methods take turns in every round; ratios are of one round, and the table gives
 their median with the lowest and highest. "Sequential" is what the published implementations do: one
-sample, one forward pass per branch, and for OPERA one per candidate. Decoding is timed from
-the first pass after the prompts; "cost" is everything, image and prompt included.
+sample, one forward pass per branch, and for OPERA one per candidate. Decoding is timed from the
+first pass after the prompts; "cost" is everything, image and prompt included.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A sample's answer does not depend on its neighbours: batch 1, any batch, any order."""
+"""A sample's answer does not depend on its neighbours, and in half precision begins alike."""
 
 from statistics import median
 
