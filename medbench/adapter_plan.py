@@ -46,13 +46,14 @@ def to_train(
     train: tuple[Sample, ...],
     task: dict[str, Any],
     backbone: dict[str, Any],
+    supervision: dict[str, Any],
     seed: int,
     root: Path,
 ) -> AdapterPlan:
     """Return the adapter that a tuner makes of training samples.
 
     Args:
-        task, backbone: their identities.
+        task, backbone, supervision: their identities.
         root: folder of the adapters.
     """
     identity = {
@@ -60,6 +61,7 @@ def to_train(
         "tuner": keys.identity(plugin, tuner),
         "task": {**task, "split": "train", "samples": provenance.hash_samples(train)},
         "backbone": backbone,
+        "supervision": supervision,
         "seed": seed,
     }
     key = keys.key(identity)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from medbench import adapter_plan, keys, plugins, provenance, spec
+from medbench import adapter_plan, keys, plugins, provenance, spec, supervise
 from medbench.adapter_plan import AdapterPlan
 from medbench.backbone import Checkpoint
 from medbench.errors import UserError
@@ -25,6 +25,7 @@ from medbench.metric import Metric
 from medbench.needs import check_depth, require
 from medbench.order import in_order, partners
 from medbench.plugins import Plugin
+from medbench.provider import Provider
 from medbench.scoring import check_golden, load_metric
 from medbench.task import Sample, Task
 
@@ -70,6 +71,7 @@ class Cell:
             limit; every: all of them.
         identity: everything that can move an answer; key: its hash.
         missing: ids left out for want of an image.
+        providers: of the tuner's targets, by its parameter.
         display: task, backbone and method as shown in tables.
     """
 
@@ -90,6 +92,7 @@ class Cell:
     folder: Path
     display: dict[str, str]
     adapter: AdapterPlan | None = None
+    providers: Mapping[str, Provider] = field(default_factory=dict[str, Provider])
 
     @property
     def partial(self) -> bool:
@@ -145,9 +148,15 @@ def plan(request: Request) -> Cell:
         "dtype": dtype,
         "device": device.partition(":")[0],
     }
-    adapter = None
-    if tuner is not None:
-        adapter = _plan_adapter(request, tuner, named, task, task_identity, backbone_identity)
+    adapter, providers = None, dict[str, tuple[Plugin, Provider]]()
+    if tuner is not None and tuner.adapter:
+        adapter = adapter_plan.given(tuner, named.methods[0], backbone=backbone_identity)
+    elif tuner is not None:
+        providers = supervise.create(tuner, named.task.attributes, _offers(named))
+        supervision = supervise.identity(providers)
+        adapter = _plan_training(
+            request, tuner, named, task, task_identity, backbone_identity, supervision
+        )
     identity = {
         "engine": keys.ENGINE,
         "task": {**task_identity, "split": "test", "samples": provenance.hash_samples(every)},
@@ -187,6 +196,7 @@ def plan(request: Request) -> Cell:
             "method": "+".join(map(_shown, named.chain, methods)),
         },
         adapter=adapter,
+        providers={name: provider for name, (_, provider) in providers.items()},
     )
 
 
@@ -216,7 +226,8 @@ def _look_up(request: Request) -> _Named:
     _check_chain(request.method, methods)
     tuning = dict(task.attributes.get("tuning", {}))
     for plugin, one in zip(methods, chain, strict=True):
-        plugins.values(plugin, one, tuning if plugin.role == "tuner" else {})
+        values = plugins.values(plugin, one, tuning if plugin.role == "tuner" else {})
+        supervise.check_names(plugin, values, task.attributes)
     plugins.values(task, task_spec)
     plugins.values(backbone, backbone_spec)
     return _Named(task_spec, backbone_spec, chain, task, backbone, methods, tuning)
@@ -243,13 +254,17 @@ def _check_options(request: Request) -> None:
 
 
 def _check_needs(named: _Named, request: Request) -> None:
-    offers = [
-        *named.backbone.attributes.get("offers", ()),
-        *named.task.attributes.get("offers", ()),
-    ]
+    offers = _offers(named)
     where = f"on {request.task} with {request.backbone}"
     for plugin in named.methods:
         require(plugin.name, plugin.attributes.get("needs", ()), offers, where)
+
+
+def _offers(named: _Named) -> list[str]:
+    return [
+        *named.backbone.attributes.get("offers", ()),
+        *named.task.attributes.get("offers", ()),
+    ]
 
 
 def _create_task(request: Request, task_spec: spec.Spec) -> Task:
@@ -283,16 +298,15 @@ def _samples(
     return in_order(found), tuple(missing)
 
 
-def _plan_adapter(
+def _plan_training(
     request: Request,
     tuner: Tuner,
     named: _Named,
     task: Task,
     task_identity: dict[str, Any],
     backbone_identity: dict[str, Any],
+    supervision: dict[str, Any],
 ) -> AdapterPlan:
-    if tuner.adapter:
-        return adapter_plan.given(tuner, named.methods[0], backbone=backbone_identity)
     if tuner.epochs is None:
         raise UserError(
             f"{tuner.name} does not know how long to train",
@@ -306,6 +320,7 @@ def _plan_adapter(
         train=train,
         task=task_identity,
         backbone=backbone_identity,
+        supervision=supervision,
         seed=request.seed,
         root=request.out / "adapters",
     )
@@ -314,4 +329,5 @@ def _plan_adapter(
 def _shown(written: spec.Spec, instance: Method | Task | Checkpoint) -> str:
     """Return a spec for display, without paths and what does not move answers."""
     kept = tuple((k, v) for k, v in written.values if k not in instance.unkeyed)
-    return str(spec.Spec(written.name, kept))
+    shown = spec.Spec(written.name, kept)
+    return str(supervise.shown(shown, instance) if isinstance(instance, Tuner) else shown)

@@ -8,8 +8,9 @@ from typing import Any
 
 from medbench import plugins, provenance
 from medbench.backbone import Checkpoint
-from medbench.method import Method
+from medbench.method import Method, Tuner
 from medbench.plugins import Plugin
+from medbench.provider import Provider
 from medbench.task import Task
 
 # Raise when the same inputs give other answers: part of every key.
@@ -22,7 +23,7 @@ def key(identity: dict[str, Any]) -> str:
     return provenance.digest(identity)[:LENGTH]
 
 
-def identity(plugin: Plugin, instance: Method | Task | Checkpoint) -> dict[str, Any]:
+def identity(plugin: Plugin, instance: Method | Task | Checkpoint | Provider) -> dict[str, Any]:
     """Return what of a plugin goes into keys: name, values, and its source."""
     return {
         "name": plugin.name,
@@ -31,11 +32,15 @@ def identity(plugin: Plugin, instance: Method | Task | Checkpoint) -> dict[str, 
     }
 
 
-def keyed(instance: Method | Task | Checkpoint) -> dict[str, Any]:
-    """Return the values that move an answer, as they read back from JSON."""
+def keyed(instance: Method | Task | Checkpoint | Provider) -> dict[str, Any]:
+    """Return the values that move an answer, as they read back from JSON.
+
+    A parameter that names a provider is not among them: the provider's own identity counts.
+    """
+    named = instance.supervision if isinstance(instance, Tuner) else ()
     values = {
         one.name: getattr(instance, one.name)
         for one in fields(instance)
-        if one.name not in instance.unkeyed
+        if one.name not in instance.unkeyed and one.name not in named
     }
     return json.loads(json.dumps(values))

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from medbench.tuning.step import TrainView
 
 
+# From a sample to the targets of a loss, [k, ...].
+Target = Callable[["Sample"], "Tensor"]
+
+
 @dataclass(frozen=True)
 class Method:
     """What tuners and decoders share: a name, a source, needs, and named variants."""
@@ -146,6 +150,10 @@ class Tuner(Method):
     A parameter whose default is None takes the task's own value (`Task.tuning`), and the task
     may also set the defaults of the others; what the user writes always wins.
 
+    Class attributes beside those of `Method`:
+        supervision: parameter -> "regions" or "expert", for parameters that name a provider of
+            targets (`medbench.provider`) by its spec.
+
     Args:
         rank, alpha, dropout: of LoRA; updates are scaled by alpha / rank.
         learning_rate, warmup_ratio, weight_decay, max_grad_norm: AdamW, cosine schedule.
@@ -157,6 +165,7 @@ class Tuner(Method):
     """
 
     unkeyed: ClassVar[tuple[str, ...]] = ("adapter",)
+    supervision: ClassVar[Mapping[str, str]] = {}
 
     rank: int = 64
     alpha: float = 16.0
@@ -178,12 +187,29 @@ class Tuner(Method):
         """Build trainable parts beyond LoRA (`medbench.tuning.adapter.Extension`), if any."""
         return None
 
-    def segments(self, backbone: Backbone) -> Callable[[Sample], Tensor] | None:
-        """Return what gives a sample's target regions, float32 [K, N]; None where unused."""
-        return None
+    def supervised(self) -> tuple[str, ...]:
+        """Names of the parameters of `supervision` that these settings make use of."""
+        return tuple(self.supervision)
+
+    def targets(self, backbone: Backbone, given: Mapping[str, Any]) -> Mapping[str, Target]:
+        """Return what gives a sample's targets, by name.
+
+        Args:
+            given: by parameter of `supervised`, a function from a sample to its regions
+                (`Sequence[Region]`) or to its `ExpertView`.
+
+        Returns:
+            Functions from a sample to a tensor [k, ...], k being how many there are; the batch
+            holds them side by side (`TrainBatch.targets`).
+        """
+        return {}
 
     def queries(self, batch: TrainBatch) -> Tensor | None:
         """Return which rows' attention the losses read, bool [samples, T]; None for none."""
+        return None
+
+    def attention_layers(self, backbone: Backbone) -> Sequence[int] | None:
+        """Return the layers whose attention the losses read, from 0; None for all."""
         return None
 
     def calibrate(self, views: Iterable[TrainView]) -> dict[str, Any]:

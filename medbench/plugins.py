@@ -1,7 +1,7 @@
-"""Plugins: finds methods, tasks, backbones and metrics by reading, and runs one by name.
+"""Plugins: finds methods, tasks, backbones, metrics and providers by reading; runs one by name.
 
 Finding executes nothing. A plugin is built in, named by an entry point of an installed package,
-or a file in `methods/`, `tasks/`, `backbones/` or `metrics/` below a folder of
+or a file in `methods/`, `tasks/`, `backbones/`, `metrics/` or `providers/` below a folder of
 `$MEDBENCH_PLUGINS` or below the working folder.
 """
 
@@ -37,6 +37,7 @@ FOLDERS: dict[Kind, str] = {
     "task": "tasks",
     "backbone": "backbones",
     "metric": "metrics",
+    "provider": "providers",
 }
 _VARIABLE = "MEDBENCH_PLUGINS"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from medbench import provenance, store
 from medbench.adapter_plan import RECORD, AdapterPlan, hash_weights
@@ -26,6 +25,7 @@ from medbench.metrics.attention import encode_map, encode_mask
 from medbench.model.llava import Backbone
 from medbench.needs import check_depth
 from medbench.order import partners
+from medbench.provider import Surroundings
 from medbench.rows import Row
 from medbench.scoring import score_rows, to_json
 from medbench.task import Sample
@@ -39,7 +39,7 @@ class Report:
     """Where a run tells how far it is; the default is silence.
 
     Attributes:
-        stage: called with "load", "wait", "train", "decode" or "score" when one begins.
+        stage: called with "load", "wait", "label", "train", "decode" or "score" when one begins.
         progress: called with samples or steps done, the total, and a short remark.
     """
 
@@ -164,14 +164,12 @@ def _adapted(cell: Cell, backbone: Backbone, report: Report) -> Generator[Backbo
 def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) -> None:
     tuner, samples = cell.tuner, planned.train
     assert tuner is not None and tuner.epochs is not None
-    encoder, label = ImageEncoder(backbone), tuner.segments(backbone)
-    grid = backbone.geometry.grid
-    known: dict[int, Tensor] = {}
-
-    def segments(index: int) -> Tensor:
-        if index not in known:
-            known[index] = label(samples[index]) if label else torch.zeros(0, grid[0] * grid[1])
-        return known[index]
+    around = Surroundings(cell.task, backbone.geometry, cell.device, report.progress)
+    given: dict[str, Any] = {}
+    for name, provider in cell.providers.items():
+        report.stage("label", provider.name)
+        given[name] = provider.open(samples, around)
+    encoder, targets = ImageEncoder(backbone), tuner.targets(backbone, given)
 
     def example(index: int) -> Example:
         sample = samples[index]
@@ -179,7 +177,7 @@ def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) 
             sample.id,
             backbone.prompt(cell.task.ask(sample), encoder(sample).features),
             backbone.template.encode_answer(backbone.tokenizer, sample.answer),
-            segments(index),
+            {name: target(sample) for name, target in targets.items()},
         )
 
     def tell(progress: Progress) -> None:
@@ -199,7 +197,10 @@ def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) 
         )
         adapter.save(planned.folder)
         size = sum(weight.nelement() for weight in adapter.trainable().values())
-    labelled = sum(bool(len(segments(index))) for index in range(len(samples)))
+    supervised = {
+        name: sum(bool(len(target(sample))) for sample in samples)
+        for name, target in targets.items()
+    }
     write_json(
         planned.folder / RECORD,
         {
@@ -208,7 +209,7 @@ def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) 
             "identity": planned.identity,
             "files": hash_weights(planned.folder),
             "samples": len(samples),
-            "samples_with_segments": labelled if label else None,
+            "samples_with": supervised,
             "parameters": size,
             "versions": provenance.versions(),
         },

@@ -16,7 +16,7 @@ from medbench.literals import evaluate
 from medbench.parameters import Parameter, type_name
 from medbench.spec import normalise
 
-Kind = Literal["method", "task", "backbone", "metric"]
+Kind = Literal["method", "task", "backbone", "metric", "provider"]
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -29,21 +29,25 @@ _ROOTS: dict[str, tuple[Kind, str, str]] = {
     "Task": ("task", "task.py", ""),
     "Checkpoint": ("backbone", "backbone.py", ""),
     "Metric": ("metric", "metric.py", ""),
+    "Provider": ("provider", "provider.py", ""),
+    "Regions": ("provider", "provider.py", "regions"),
+    "Expert": ("provider", "provider.py", "expert"),
 }
 _BASES: dict[Kind, str] = {
     "method": "Decoder or Tuner",
     "task": "Task",
     "backbone": "Checkpoint",
     "metric": "Metric",
+    "provider": "Regions or Expert",
 }
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A method, task, backbone or metric as its source describes it.
+    """A method, task, backbone, metric or provider as its source describes it.
 
     Attributes:
-        kind: "method", "task", "backbone" or "metric".
+        kind: "method", "task", "backbone", "metric" or "provider".
         name: what users type, as declared; the file's name where it cannot be read.
         path: the file.
         origin: "built-in", "entry point NAME", "MEDBENCH_PLUGINS" or "working folder".
@@ -52,7 +56,7 @@ class Plugin:
         doc: the class's docstring, or the module's where the class has none.
         attributes: literal class attributes, the base classes' included.
         parameters: declared parameters, the base classes' first.
-        role: "decoder" or "tuner" for methods, else empty.
+        role: "decoder" or "tuner" for methods, "regions" or "expert" for providers, else empty.
         broken: why it cannot be used, in one line; None where it can.
         module: import name of the file, where it has one of its own.
     """
@@ -149,10 +153,10 @@ def module_file(name: str) -> Path | None:
 
 
 def imported_plugins(path: Path) -> Iterator[Path]:
-    """Yield the files under medbench's `methods` and `tasks` that a file imports."""
+    """Yield the files under medbench's folders of plugins that a file imports."""
     for module, name in _module(path).imports.values():
         for candidate in (module, f"{module}.{name}"):
-            if re.match(r"medbench\.(methods|tasks)\.", candidate):
+            if re.match(r"medbench\.(methods|tasks|providers)\.", candidate):
                 file = module_file(candidate)
                 if file is not None:
                     yield file
@@ -191,7 +195,7 @@ def _plugins(kind: Kind, path: Path, module: _Module, only: str) -> Iterator[Plu
 
 def _check(kind: Kind, class_name: str, node: ast.ClassDef, facts: _Class) -> None:
     found, file, role = _ROOTS[facts.root]
-    if found != kind or (kind == "method" and not role):
+    if found != kind or (kind in ("method", "provider") and not role):
         raise _UnreadableError(f"class {class_name} does not derive from {_BASES[kind]}")
     expected = _facts(facts.root, PACKAGE / file, _module(PACKAGE / file)).attributes
     for name, value in facts.attributes.items():

@@ -108,13 +108,20 @@ def parse_list(text: str) -> list[str]:
 def expand(text: str) -> Iterator[str]:
     """Yield the chain once for each combination of its `a|b` values."""
     chain = parse_chain(text)
-    choices = [[v.split("|") for _, v in spec.values] for spec in chain]
+    choices = [[_choices(v) for _, v in spec.values] for spec in chain]
     for picked in itertools.product(*(itertools.product(*options) for options in choices)):
         specs = (
             Spec(s.name, tuple((k, v) for (k, _), v in zip(s.values, vs, strict=True)))
             for s, vs in zip(chain, picked, strict=True)
         )
         yield "+".join(str(spec) for spec in specs)
+
+
+def _choices(value: str) -> list[str]:
+    """Return what a value may be: `a|b`, also inside a value that is a spec of its own."""
+    if _OPEN not in value:
+        return value.split("|")
+    return [single for part in split(value, "|") for single in expand(part)]
 
 
 def _quoted(text: str) -> str:

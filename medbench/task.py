@@ -61,6 +61,11 @@ class Task:
         examples: the first two test samples (id, kind, question, answer) of a task that needs no
             files, so that `medbench show` need not make them.
         tuning: defaults that a tuner takes from this task (epochs, learning rate, ...).
+        supervision: provider -> defaults that it takes from this task.
+        region_text: what a question's region is called when segments are compared with it: pairs
+            of a word and a text with `{question}` and `{location}` in it; the first pair counts
+            whose word stands in the sample's location.
+        region_text_published: the same as the published code writes it, where that differs.
         prompt: how a question is put, `{question}` standing for it.
         restricted: True where text and images may not leave the user's machine.
         unkeyed: parameters that move no answer by themselves; the samples are hashed instead.
@@ -80,6 +85,9 @@ class Task:
     passport: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     examples: ClassVar[tuple[tuple[str, str, str, str], ...]] = ()
     tuning: ClassVar[Mapping[str, Any]] = {}
+    supervision: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    region_text: ClassVar[tuple[tuple[str, str], ...]] = (("", "{question}"),)
+    region_text_published: ClassVar[tuple[tuple[str, str], ...]] = ()
     prompt: ClassVar[str] = "{question}"
     restricted: ClassVar[bool] = False
     unkeyed: ClassVar[tuple[str, ...]] = ("data",)
@@ -102,3 +110,12 @@ class Task:
     def ask(self, sample: Sample) -> str:
         """Return the text put to the model for a sample."""
         return self.prompt.format(question=sample.question)
+
+    def name_region(self, sample: Sample, *, published: bool = False) -> str:
+        """Return the text that a sample's segments are compared with."""
+        rules = (published and self.region_text_published) or self.region_text
+        location = str(sample.meta.get("location", ""))
+        for word, text in rules:
+            if word in location:
+                return text.format(question=sample.question, location=location)
+        return sample.question

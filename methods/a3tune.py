@@ -1,6 +1,6 @@
 """A3Tune: LoRA, a mixture of experts on query and key, and attention pulled towards regions."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from medbench.errors import UserError
-from medbench.method import Tuner
+from medbench.method import Target, Tuner
 from medbench.model.llava import Backbone
+from medbench.provider import Region
 from medbench.task import Sample
 from medbench.tuning import alignment
 from medbench.tuning.a3moe import A3MoE, A3MoEConfig
 from medbench.tuning.batch import TrainBatch
 from medbench.tuning.experts import balance_loss
+from medbench.tuning.regions import on_tokens, selected
 from medbench.tuning.step import TrainView
-from medbench.tuning.supervision import provider, segments_on_grid
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,11 @@ class A3Tune(Tuner):
     Args:
         align_weight: lambda of Eq. 12; 0 turns the loss off.
         R: heads aligned, over all layers; a smaller model uses all it has.
-        labels: regions to align with; "wrong" moves the true ones away, as a control.
+        labels: provider of the regions to align with: sam-biomedclip, roi, ...; "wrong" moves the
+            true ones away, as a control.
+        K: regions aligned with, the likeliest first.
+        threshold: take only regions that fit the question better than that (Eq. 3); none takes
+            the likeliest K whatever their scores.
         q_experts, k_experts, k_top: O^q, O^k and B; 0 experts give that projection plain LoRA.
         expert_rank, expert_alpha: of each expert.
         moe_router: "mlp" takes Eq. 4 and 6 at their word, "linear" is what was published.
@@ -51,7 +56,7 @@ class A3Tune(Tuner):
     name = "a3tune"
     paper = "Chang et al. 2025, A3Tune (ACL); published code github.com/Aofei-Chang/A3Tune"
     needs = ("training", "attention", "image_span")
-    uses = ("roi",)
+    supervision = {"labels": "regions"}
     variants = {
         "official": {
             "R": 32,
@@ -82,7 +87,9 @@ class A3Tune(Tuner):
 
     align_weight: float | None = None
     R: int = 128
-    labels: Literal["roi", "wrong"] = "roi"
+    labels: str = "roi"
+    K: int = 4
+    threshold: float | None = None
     q_experts: int = 4
     k_experts: int = 8
     k_top: int = 2
@@ -146,26 +153,26 @@ class A3Tune(Tuner):
         )
         return A3MoE(backbone.language_model, config)
 
-    def segments(self, backbone: Backbone) -> Callable[[Sample], Tensor] | None:
-        """Carry the labels to the patch grid; nothing where the loss is off."""
+    def supervised(self) -> tuple[str, ...]:
+        """Ask for regions only where the loss is on."""
+        return ("labels",) if self._aligns else ()
+
+    def targets(self, backbone: Backbone, given: Mapping[str, Any]) -> Mapping[str, Target]:
+        """Carry the K likeliest regions to the patch grid."""
         if not self._aligns:
-            return None
-        masks = provider(self.labels)
-        rows, columns = backbone.geometry.grid
-        # A class token among the visual tokens stands first and lies in no region.
-        before = backbone.image_tokens - rows * columns
+            return {}
 
-        def on_tokens(sample: Sample) -> Tensor:
-            grid = segments_on_grid(
-                masks(sample),
-                backbone.geometry,
-                fit=self.mask_geometry,
-                resize=self.mask_resize,
-                drop_empty=self.drop_empty,
-            )
-            return nn.functional.pad(grid, (before, 0))
+        def chosen(sample: Sample) -> list[Region]:
+            return selected(given["labels"](sample), most=self.K, threshold=self.threshold)
 
-        return on_tokens
+        segments = on_tokens(
+            chosen,
+            backbone,
+            fit=self.mask_geometry,
+            resize=self.mask_resize,
+            drop_empty=self.drop_empty,
+        )
+        return {"segments": segments}
 
     def queries(self, batch: TrainBatch) -> Tensor | None:
         """Read the rows that `align_queries` names; none when the loss is off."""
@@ -209,7 +216,8 @@ class A3Tune(Tuner):
         else:
             heads = alignment.top_heads(alignment.visual_ratio(view.attention, view.valid), self.R)
         visual_map = alignment.selected_map(view.attention, heads)
-        inputs = (visual_map, view.valid, view.batch.segments, view.batch.present)
+        segments = view.batch.targets["segments"]
+        inputs = (visual_map, view.valid, segments.values, segments.present)
         if self.align_loss == "kl":
             return alignment.kl(*inputs, over_segments=self.segment_reduce)
         return alignment.energy(

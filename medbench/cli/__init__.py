@@ -20,8 +20,11 @@ VERBS = {
         "Run methods on tasks with a backbone; go on where it stopped.",
     ),
     "table": ("medbench.cli.table:table", "Print the runs found as methods x tasks."),
-    "list": ("medbench.cli.list:list_", "List methods, tasks, backbones, metrics and runs."),
-    "show": ("medbench.cli.show:show", "Describe a method, task, backbone or metric."),
+    "list": (
+        "medbench.cli.list:list_",
+        "List methods, tasks, backbones, metrics, providers, runs.",
+    ),
+    "show": ("medbench.cli.show:show", "Describe a method, task, backbone, metric or provider."),
 }
 
 

@@ -30,7 +30,7 @@ _KINDS = [*FOLDERS.values(), "runs"]
     help="Folder of the runs.",
 )
 def list_(kind: str | None, as_json: bool, out: Path) -> None:
-    """List methods, tasks, backbones, metrics or runs; all of them without KIND.
+    """List methods, tasks, backbones, metrics, providers or runs; all of them without KIND.
 
     Nothing that is listed is run: descriptions are read from the source.
     """

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _STAGES = {
     "load": "loading",
     "wait": "waiting",
+    "label": "labelling",
     "train": "training",
     "decode": "answering",
     "score": "scoring",
@@ -82,7 +83,7 @@ def run(
 
 
 def _check_names(backbones: list[str], tasks: list[str], methods: list[str]) -> None:
-    from medbench import plugins
+    from medbench import plugins, supervise
 
     named: list[tuple[plugins.Kind, list[str]]] = [
         ("backbone", backbones),
@@ -92,7 +93,8 @@ def _check_names(backbones: list[str], tasks: list[str], methods: list[str]) -> 
     for kind, texts in named:
         for text in texts:
             for one in spec.parse_chain(text):
-                plugins.values(plugins.get(kind, one.name), one)
+                plugin = plugins.get(kind, one.name)
+                supervise.check_names(plugin, plugins.values(plugin, one), {})
 
 
 def _numbers(text: str) -> list[int]:
@@ -154,7 +156,7 @@ def _head(cell: Cell, number: int, of: int) -> None:
         whole = len(cell.every) + len(cell.missing)
         click.echo(f"  partial: {len(cell.missing)} of {whole} samples lack their image", err=True)
     train = cell.adapter.train if cell.adapter else ()
-    if cell.tuner and "roi" in cell.tuner.uses and train:
+    if train and any("roi" in provider.needs for provider in cell.providers.values()):
         regions = sum(sample.roi is not None for sample in train)
         if regions < len(train):
             click.echo(

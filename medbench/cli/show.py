@@ -1,4 +1,4 @@
-"""`medbench show`: all that is known of one method, task, backbone or metric."""
+"""`medbench show`: all that is known of one method, task, backbone, metric or provider."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Section:
 @click.option("--kind", type=click.Choice(list(FOLDERS)), help="When several kinds have the name.")
 @click.option("--data", help="A task's folder of official files; shows two samples.")
 def show(name: str, kind: Kind | None, data: str | None) -> None:
-    """Describe the method, task, backbone or metric called NAME.
+    """Describe the method, task, backbone, metric or provider called NAME.
 
     A task's samples are shown where they can be read: with --data, or where no files are needed.
     """
@@ -65,7 +65,7 @@ def _find(name: str, kinds: list[Kind]) -> list[Plugin]:
         if normalise(full) == name or (kind == "metric" and normalise(full).startswith(f"{name}/"))
     ]
     if not matches:
-        what = kinds[0] if len(kinds) == 1 else "method, task, backbone or metric"
+        what = kinds[0] if len(kinds) == 1 else "method, task, backbone, metric or provider"
         everything = [full for names in known.values() for full in names]
         raise UserError(
             f"no {what} named '{name}'", plugins.close(name, everything), "See: medbench list"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,26 @@ class Example:
     Attributes:
         id: of the sample.
         prompt: with the image's features; answer: ids, the end token included.
-        segments: 0..1 [K, N], target regions on the patch grid; K may be 0.
+        targets: of auxiliary losses, by name; each [k, ...], where k may be 0.
     """
 
     id: str
     prompt: Prompt
     answer: list[int]
-    segments: Tensor
+    targets: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of one name side by side.
+
+    Attributes:
+        values: float32 [samples, k, ...], where k is the most that any sample has.
+        present: bool [samples, k], which of them are real.
+    """
+
+    values: Tensor
+    present: Tensor
 
 
 @dataclass(frozen=True)
@@ -39,15 +52,14 @@ class TrainBatch:
         embeddings: [samples, T, width]; answers stand at the right end.
         labels: int64 [samples, T], the answer's ids at their own places, elsewhere IGNORE.
         masks: what stands where.
-        segments: [samples, K, N]; present: bool [samples, K], which of them are real.
+        targets: what auxiliary losses compare with, by name.
     """
 
     ids: tuple[str, ...]
     embeddings: Tensor
     labels: Tensor
     masks: RowMasks
-    segments: Tensor
-    present: Tensor
+    targets: Mapping[str, Targets]
 
     @property
     def answer(self) -> Tensor:
@@ -95,7 +107,10 @@ def collate(backbone: Backbone, examples: Sequence[Example]) -> TrainBatch:
             question=_prompt_mask([example.prompt.question for example in examples], rows, width),
             prompt=left_padded(prompts),
         ),
-        **_segments([example.segments.to(device) for example in examples]),
+        targets={
+            name: _side_by_side([example.targets[name].to(device) for example in examples])
+            for name in examples[0].targets
+        },
     )
 
 
@@ -108,11 +123,11 @@ def _prompt_mask(masks: Sequence[Tensor], rows: Sequence[Tensor], width: int) ->
     return left_padded(whole, width)
 
 
-def _segments(segments: Sequence[Tensor]) -> dict[str, Tensor]:
-    most = max(max(len(one) for one in segments), 1)
-    padded = segments[0].new_zeros(len(segments), most, segments[0].shape[1])
-    present = torch.zeros(len(segments), most, dtype=torch.bool, device=padded.device)
-    for index, one in enumerate(segments):
-        padded[index, : len(one)] = one
+def _side_by_side(targets: Sequence[Tensor]) -> Targets:
+    most = max(max(len(one) for one in targets), 1)
+    values = targets[0].new_zeros(len(targets), most, *targets[0].shape[1:], dtype=torch.float32)
+    present = torch.zeros(len(targets), most, dtype=torch.bool, device=values.device)
+    for index, one in enumerate(targets):
+        values[index, : len(one)] = one
         present[index, : len(one)] = True
-    return {"segments": padded, "present": present}
+    return Targets(values, present)

@@ -20,9 +20,9 @@ class TrainView:
 
     Attributes:
         batch: its samples.
-        attention: [samples, layers, heads, Q, N], probabilities of the rows the tuner asked for
-            (`Tuner.queries`) at the visual columns, normalised over all keys; None if it asked
-            for none.
+        attention: [samples, layers, heads, Q, N], probabilities of the rows and layers the tuner
+            asked for (`Tuner.queries`, `Tuner.attention_layers`) at the visual columns,
+            normalised over all keys; None if it asked for none.
         valid: bool [samples, Q], which of these rows are real.
         extension: the tuner's own module, or None.
     """
@@ -59,7 +59,8 @@ def forward(tuner: Tuner, adapter: Adapter, batch: TrainBatch) -> tuple[TrainVie
             # Gradient checkpointing runs a layer twice; the second run must not replace the first.
             maps.setdefault(layer, rows)
 
-        arguments["probes"] = (AttentionProbe(queries, columns, take),)
+        layers = tuner.attention_layers(adapter.backbone)
+        arguments["probes"] = (AttentionProbe(queries, columns, take, layers),)
     longest = int(batch.answer.sum(1).max())
     output = adapter.model(
         inputs_embeds=batch.embeddings,

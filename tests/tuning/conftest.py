@@ -61,7 +61,7 @@ def example(backbone: Backbone) -> MakeExample:
             f"sample-{index}",
             backbone.prompt(QUESTIONS[index % 4], backbone.encode(pixels)[0]),
             backbone.template.encode_answer(backbone.tokenizer, ANSWERS[index % 4]),
-            segments,
+            {"segments": segments},
         )
 
     return make

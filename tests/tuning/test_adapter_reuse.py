@@ -105,7 +105,7 @@ def test_an_a3tune_run_says_what_it_aligned_with_and_answers_the_same_from_its_a
     assert "train" in stages
     path = next(folder.glob("runs/adapters/drawn/toy/a3tune/*"))
     record = json.loads((path / "adapter.json").read_text())
-    assert (record["samples"], record["samples_with_segments"]) == (6, 6)
+    assert (record["samples"], record["samples_with"]) == (6, {"segments": 6})
     log = [json.loads(line) for line in (path / "train.jsonl").read_text().splitlines()]
     assert len(log) == 2 and len(log[0]["heads"]) == 2
     assert all(entry["alignment"] > 0 for entry in log)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from medbench.methods.a3tune import A3Tune
 from medbench.tuning.a3moe import A3MoEConfig, KeyMoE, QueryMoE
 from medbench.tuning.alignment import energy, kl, selected_map, top_heads, visual_ratio
-from medbench.tuning.batch import IGNORE
+from medbench.tuning.batch import IGNORE, Targets
 from medbench.tuning.experts import Experts, balance_loss, pooled, router, top_weights
 from medbench.tuning.step import TrainView, language_loss
 
@@ -270,9 +270,8 @@ def test_eq_11_is_the_mean_over_a_samples_answer_tokens() -> None:
 
 def view_of(attention: Tensor, segments: Tensor) -> TrainView:
     valid = torch.ones(1, attention.shape[3], dtype=torch.bool)
-    batch = SimpleNamespace(
-        segments=segments, present=torch.ones(1, segments.shape[1], dtype=torch.bool)
-    )
+    present = torch.ones(1, segments.shape[1], dtype=torch.bool)
+    batch = SimpleNamespace(targets={"segments": Targets(segments, present)})
     return TrainView(cast(Any, batch), attention, valid, None)
 
 

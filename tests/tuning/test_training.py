@@ -82,7 +82,7 @@ def share_in_segments(tuner: Tuner, adapter: Adapter, examples: list[Example]) -
     assert view.attention is not None and view.valid is not None
     rows = view.attention.mean((1, 2)) * view.valid[..., None]
     pooled = rows.sum(1)
-    inside = (pooled * view.batch.segments[:, 0]).sum(-1)
+    inside = (pooled * view.batch.targets["segments"].values[:, 0]).sum(-1)
     return float((inside / pooled.sum(-1)).mean().detach())
 
 
@@ -90,7 +90,7 @@ def test_the_alignment_loss_alone_moves_attention_into_the_segments(
     backbone: Backbone, make_tuner: MakeTuner, example: MakeExample
 ) -> None:
     tuner = make_tuner("a3tune", R=8)
-    examples = [replace(example(i), segments=example(1).segments) for i in range(4)]
+    examples = [replace(example(i), targets=example(1).targets) for i in range(4)]
     with attached(backbone, tuner) as adapter:
         optimizer = torch.optim.AdamW(adapter.trainable().values(), lr=0.03, weight_decay=0)
         before = share_in_segments(tuner, adapter, examples)

@@ -1,0 +1,1 @@
+"""Weak labels: segments of an image, and how well each fits what a question asks about."""

@@ -1,0 +1,1 @@
+"""Where targets come from: the data set's regions, weak labels, experts. One file each."""
