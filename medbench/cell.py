@@ -109,11 +109,11 @@ def plan(request: Request) -> Cell:
     named = _look_up(request)
     _check_options(request)
     _check_needs(named, request)
-    task = _create_task(request, named.task_spec)
+    task = _create_task(named.task_spec, request.data)
     metrics = tuple(load_metric(name) for name in task.metrics)
     for metric in metrics:
         check_golden(metric)
-    every, missing = _samples(request, task, "test")
+    every, missing = _samples(task, "test", allow_missing=request.allow_missing_images)
     samples = every[: request.limit] if request.limit else every
     checkpoint: Checkpoint = plugins.create("backbone", named.backbone_spec)[1]
     methods: list[Method] = [
@@ -267,24 +267,32 @@ def _offers(named: _Named) -> list[str]:
     ]
 
 
-def _create_task(request: Request, task_spec: spec.Spec) -> Task:
+def prepare_task(
+    written: str, data: str, split: str, *, allow_missing: bool = False
+) -> tuple[Task, tuple[Sample, ...], tuple[str, ...]]:
+    """Return a task, a split's samples in the order of runs, and the ids that lack an image.
+
+    Raises:
+        UserError: the spec is wrong, there are no samples, or an image is broken.
+    """
+    task = _create_task(spec.parse(written), data)
+    return task, *_samples(task, split, allow_missing=allow_missing)
+
+
+def _create_task(task_spec: spec.Spec, data: str) -> Task:
     task: Task = plugins.create("task", task_spec)[1]
-    if request.data and not task.data:
-        task = replace(task, data=request.data)
-    return task
+    return replace(task, data=data) if data and not task.data else task
 
 
 def _samples(
-    request: Request, task: Task, split: str
+    task: Task, split: str, *, allow_missing: bool
 ) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
     """Return a split's samples in the order of runs, and the ids left out for want of an image.
 
     Raises:
         UserError: there are none, or two of one id, or an image is broken.
     """
-    found, missing = with_images(
-        task, split, task.samples(split), allow_missing=request.allow_missing_images
-    )
+    found, missing = with_images(task, split, task.samples(split), allow_missing=allow_missing)
     if not found:
         raise UserError(f"{task.name} has no {split} samples", "", "Check its data folder.")
     name, count = Counter(sample.id for sample in found).most_common(1)[0]
@@ -313,7 +321,7 @@ def _plan_training(
             f"{task.name} sets no epochs.",
             f'Write "{tuner.name}[epochs=N]".',
         )
-    train, _ = _samples(request, task, "train")
+    train, _ = _samples(task, "train", allow_missing=request.allow_missing_images)
     return adapter_plan.to_train(
         tuner,
         named.methods[0],

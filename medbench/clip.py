@@ -102,7 +102,7 @@ def load_clip(folder: Path, device: torch.device | str = "cpu") -> Clip:
         UserError: the extra is not installed, or the folder cannot be read.
     """
     with importing("labels"):
-        import open_clip
+        import open_clip  # pyright: ignore[reportMissingImports]
 
     name = f"local-dir:{folder}"
     try:

@@ -61,13 +61,11 @@ class ImageEncoder:
         Raises:
             UserError: the image cannot be read.
         """
-        # Drawn images have no path; there the group and its stamp are the image.
-        path = sample.image if isinstance(sample.image, Path) else None
-        key = f"{sample.group}\n{sample.stamp}\n{path}"
+        key = name(sample)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        image = _opened(sample)
+        image = opened(sample)
         pixels = self._backbone.pixel_values([image])
         features, looked = encode(self._backbone, self._decoder, pixels)
         digest = hashlib.sha256(image.tobytes()).hexdigest()
@@ -82,7 +80,19 @@ class ImageEncoder:
             self._held -= _size(self._kept.popitem(last=False)[1])
 
 
-def _opened(sample: Sample) -> Image:
+def name(sample: Sample) -> str:
+    """Return a name of a sample's image, the same for all questions about it."""
+    # Drawn images have no path; there the group and its stamp are the image.
+    path = sample.image if isinstance(sample.image, Path) else None
+    return f"{sample.group}\n{sample.stamp}\n{path}"
+
+
+def opened(sample: Sample) -> Image:
+    """Open a sample's image.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         return open_image(sample.image)
     # What reading an image out of an archive or a table may raise.

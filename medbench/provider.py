@@ -57,13 +57,14 @@ class Surroundings:
 
     Attributes:
         task: of the samples.
-        geometry: how the backbone places an image.
+        geometry: how the backbone places an image; None where there is none, which is enough for
+            regions.
         device: where models of the provider run, such as "cuda".
         progress: called with images done, all images, and a remark.
     """
 
     task: Task
-    geometry: Geometry
+    geometry: Geometry | None
     device: str = "cpu"
     progress: Callable[[int, int, str], None] = lambda done, total, remark: None
 

@@ -26,25 +26,13 @@ from medbench.model.llava import Backbone
 from medbench.needs import check_depth
 from medbench.order import partners
 from medbench.provider import Surroundings
+from medbench.reporting import Report
 from medbench.rows import Row
 from medbench.scoring import score_rows, to_json
 from medbench.task import Sample
 from medbench.tuning.adapter import attached
 from medbench.tuning.batch import Example
 from medbench.tuning.loop import CHECKPOINT, Progress, train
-
-
-@dataclass(frozen=True)
-class Report:
-    """Where a run tells how far it is; the default is silence.
-
-    Attributes:
-        stage: called with "load", "wait", "label", "train", "decode" or "score" when one begins.
-        progress: called with samples or steps done, the total, and a short remark.
-    """
-
-    stage: Callable[[str, str], None] = lambda name, remark: None
-    progress: Callable[[int, int, str], None] = lambda done, total, remark: None
 
 
 @dataclass(frozen=True)

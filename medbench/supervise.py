@@ -49,6 +49,21 @@ def create(
     return found
 
 
+def create_one(role: str, written: str, task: Mapping[str, Any]) -> Provider:
+    """Return the provider of a spec, with the defaults it takes from a task.
+
+    Args:
+        role: "regions" or "expert"; task: the task's literal attributes.
+
+    Raises:
+        UserError: it is unknown, of the other role, or needs what the task has not.
+    """
+    asked = spec.parse(written)
+    plugin = _look_up("this", role, role, asked, task)
+    require(plugin.name, plugin.attributes.get("needs", ()), task.get("offers", ()))
+    return plugins.create("provider", asked, _defaults(plugin, task))[1]
+
+
 def identity(providers: Mapping[str, tuple[Plugin, Provider]]) -> dict[str, Any]:
     """Return what of the providers goes into an adapter's key: settings, source, files."""
     return {
@@ -65,12 +80,16 @@ def shown(written: Spec, tuner: Tuner) -> Spec:
     values: list[tuple[str, str]] = []
     for name, text in written.values:
         if name in tuner.supervision:
-            inner = spec.parse(text)
-            hidden = plugins.get("provider", inner.name).attributes.get("unkeyed", ())
-            kept = tuple(pair for pair in inner.values if pair[0] not in hidden)
-            text = str(Spec(inner.name, kept))
+            text = shown_provider(text)
         values.append((name, text))
     return Spec(written.name, tuple(values))
+
+
+def shown_provider(written: str) -> str:
+    """Return a provider's spec without its paths."""
+    asked = spec.parse(written)
+    hidden = plugins.get("provider", asked.name).attributes.get("unkeyed", ())
+    return str(Spec(asked.name, tuple(pair for pair in asked.values if pair[0] not in hidden)))
 
 
 def _look_up(tuner: str, parameter: str, role: str, asked: Spec, task: Mapping[str, Any]) -> Plugin:

@@ -20,6 +20,10 @@ VERBS = {
         "Run methods on tasks with a backbone; go on where it stopped.",
     ),
     "table": ("medbench.cli.table:table", "Print the runs found as methods x tasks."),
+    "labels": (
+        "medbench.cli.labels:labels",
+        "Compute a task's weak labels ahead; count them, show them.",
+    ),
     "list": (
         "medbench.cli.list:list_",
         "List methods, tasks, backbones, metrics, providers, runs.",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,21 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medbench import spec
+from medbench.cli.progress import reporting
 from medbench.errors import UserError
 
 if TYPE_CHECKING:
     from medbench.cell import Cell, Request
     from medbench.model.llava import Backbone
-    from medbench.runner import Report
-
-_STAGES = {
-    "load": "loading",
-    "wait": "waiting",
-    "label": "labelling",
-    "train": "training",
-    "decode": "answering",
-    "score": "scoring",
-}
+    from medbench.reporting import Report
 
 
 @click.command()
@@ -123,7 +114,7 @@ def _run(requests: list[Request], as_json: bool) -> None:
         from medbench import runner  # only now: data that are not there must not wait for torch
 
         _head(cell, number, len(requests))
-        with _reporting() as report:
+        with reporting() as report:
             done = runner.execute(cell, load=load, report=report)
         _tail(cell, done.scores, as_json)
 
@@ -221,48 +212,3 @@ def _show_plan(requests: list[Request]) -> None:
         if cell.adapter is not None:
             ready = "trained" if cell.adapter.ready else f"to train on {len(cell.adapter.train)}"
             click.echo(f"  {cell.adapter.folder}: {ready}")
-
-
-@contextmanager
-def _reporting() -> Generator[Report]:
-    """Yield a report that shows a line of progress on a terminal and nothing elsewhere."""
-    from rich.console import Console
-
-    from medbench.runner import Report
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield Report()
-        return
-    from rich import progress
-
-    columns = (
-        progress.TextColumn("  {task.description:<10}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[rate]}"),
-        progress.TimeRemainingColumn(),
-        # Specs have brackets, which are not markup.
-        progress.TextColumn("{task.fields[remark]}", markup=False),
-    )
-    with progress.Progress(*columns, console=console, transient=True) as bar:
-        lines: list[progress.TaskID] = []
-
-        def stage(name: str, remark: str) -> None:
-            for line in lines:
-                bar.remove_task(line)
-            lines[:] = [bar.add_task(_STAGES[name], total=None, remark=remark, rate="")]
-
-        def step(done: int, total: int, remark: str) -> None:
-            (line,) = lines
-            task = bar.tasks[0]
-            if task.total is None:
-                # What was done before this process counts neither for the rate nor the time left.
-                bar.reset(line, total=total, completed=done)
-            rate = f"{task.speed:.1f}/s" if task.speed else ""
-            remark = remark or task.fields["remark"]
-            # Short stages would be over before the next tick draws them.
-            ended = done == total
-            bar.update(line, completed=done, rate=rate, remark=remark, refresh=ended)
-
-        yield Report(stage, step)

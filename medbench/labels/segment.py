@@ -48,7 +48,7 @@ class Segmenter:
 
     def __init__(self, sam: nn.Module, settings: Segmentation) -> None:
         with importing("labels"):
-            from segment_anything import SamAutomaticMaskGenerator
+            from segment_anything import SamAutomaticMaskGenerator  # pyright: ignore[reportMissingImports]
 
         self._settings = settings
         self._generator = SamAutomaticMaskGenerator(
@@ -104,7 +104,7 @@ def load_sam(path: Path, device: torch.device | str = "cpu") -> nn.Module:
         UserError: the extra is not installed, or the file is no SAM, or tensors are missing.
     """
     with importing("labels"):
-        from segment_anything import sam_model_registry
+        from segment_anything import sam_model_registry  # pyright: ignore[reportMissingImports]
 
     try:
         if path.is_dir():
@@ -133,7 +133,7 @@ def sam_files(path: Path) -> Sequence[Path]:
 def build_sam(config: dict[str, Any]) -> nn.Module:
     """Build an untrained SAM of the package's own classes from a description (config.json)."""
     with importing("labels"):
-        from segment_anything.modeling import (
+        from segment_anything.modeling import (  # pyright: ignore[reportMissingImports]
             ImageEncoderViT,
             MaskDecoder,
             PromptEncoder,

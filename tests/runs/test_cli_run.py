@@ -182,7 +182,8 @@ def test_a_terminal_shows_how_far_a_run_is(place, medbench, monkeypatch):
 
 def test_what_was_done_before_counts_neither_for_the_rate_nor_the_time_left(place, run):
     from medbench.cell import Request, plan
-    from medbench.runner import Report, execute
+    from medbench.reporting import Report
+    from medbench.runner import execute
 
     folder = run("greedy", "--batch-size", "5")
     path = folder / "samples.jsonl"

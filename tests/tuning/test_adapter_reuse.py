@@ -10,7 +10,8 @@ import pytest
 
 import medbench
 from medbench.errors import UserError
-from medbench.runner import Report, Run
+from medbench.reporting import Report
+from medbench.runner import Run
 
 TASK = '''
 """Six drawn questions, for tests."""

@@ -1,0 +1,101 @@
+"""`medbench labels`: compute a task's weak labels ahead, tell how good they are, show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medbench import plugins, spec, supervise
+from medbench.cli.progress import reporting
+from medbench.errors import UserError
+
+if TYPE_CHECKING:
+    from medbench.provider import Region
+    from medbench.task import Sample
+
+    Labelled = Sequence[tuple[Sample, Sequence[Region]]]
+
+
+@click.command()
+@click.option("--task", required=True, help="A task's spec.")
+@click.option("--data", default="", help="Folder with the task's official files.")
+@click.option("--split", default="train", show_default=True, help="Samples to label.")
+@click.option("--labels", default="sam-biomedclip", show_default=True, help="A provider's spec.")
+@click.option("--k", "-K", default=4, show_default=True, help="Regions kept of each sample.")
+@click.option("--limit", type=int, help="Only the first N samples of the split.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--allow-missing-images", is_flag=True, help="Leave out samples without an image.")
+@click.option("--npz", type=click.Path(path_type=Path), help="Write the published layout.")
+@click.option("--view", type=click.Path(path_type=Path), help="Write a contact sheet (PNG).")
+@click.option("--first", default=24, show_default=True, help="Samples on the sheet.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def labels(
+    task: str,
+    data: str,
+    split: str,
+    labels: str,
+    k: int,
+    limit: int | None,
+    device: str,
+    allow_missing_images: bool,
+    npz: Path | None,
+    view: Path | None,
+    first: int,
+    as_json: bool,
+) -> None:
+    """Compute weak labels ahead of training, and say what came out.
+
+    What was computed before is not computed again, neither here nor in `medbench run`.
+
+    \b
+    medbench labels --task slake --data DIR --labels "sam-biomedclip[sam=sam_vit_h_4b8939.pth]"
+    medbench labels --task phantom --view labels.png
+    """
+    for name, value in (("--k", k), ("--first", first), ("--limit", limit)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} {value} makes no sense", "It is a count.", "Take 1 or more.")
+    from medbench.cell import prepare_task
+
+    facts = plugins.get("task", spec.parse(task).name).attributes
+    provider = supervise.create_one("regions", labels, facts)
+    prepared, found, missing = prepare_task(task, data, split, allow_missing=allow_missing_images)
+    samples = list(islice(found, limit))
+
+    from medbench.labels.report import describe, figures, tiles
+    from medbench.model.load import resolve_device
+    from medbench.provider import Surroundings
+
+    with reporting() as report:
+        report.stage("label", provider.name)
+        around = Surroundings(prepared, None, resolve_device(device, "auto")[0], report.progress)
+        regions = provider.open(samples, around)
+        chosen: Labelled = [(sample, list(regions(sample))[:k]) for sample in samples]
+    told: dict[str, Any] = {
+        "task": prepared.name,
+        "split": split,
+        "labels": supervise.shown_provider(labels),
+        "missing_images": len(missing),
+        **figures(chosen, regions, k),
+    }
+    if npz:
+        from medbench.labels import published
+
+        published.write(npz, chosen)
+        told["npz"] = str(npz)
+    if view:
+        from medbench.labels.sheet import sheet
+
+        shown = tiles(chosen[:first], with_text=not prepared.restricted)
+        sheet(shown).save(view)
+        told["view"] = str(view)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(told, sort_keys=True))
+        return
+    for line in describe(told):
+        click.echo(line)
