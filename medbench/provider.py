@@ -44,11 +44,13 @@ class ExpertView:
         grid: its rows and columns of patches.
         gram: float32 [n, n], inner products of its patch features.
         attention: float32 [n], what its class token attends to.
+        size: height and width of the image in its own pixels.
     """
 
     grid: tuple[int, int]
     gram: np.ndarray
     attention: np.ndarray
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)

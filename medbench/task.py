@@ -64,8 +64,9 @@ class Task:
         supervision: provider -> defaults that it takes from this task.
         region_text: what a question's region is called when segments are compared with it: pairs
             of a word and a text with `{question}` and `{location}` in it; the first pair counts
-            whose word stands in the sample's location.
-        region_text_published: the same as the published code writes it, where that differs.
+            whose word stands in the sample's location, in any case.
+        region_text_published: the same as the published code writes it, where that differs; there
+            case counts.
         prompt: how a question is put, `{question}` standing for it.
         restricted: True where text and images may not leave the user's machine.
         unkeyed: parameters that move no answer by themselves; the samples are hashed instead.
@@ -113,8 +114,11 @@ class Task:
 
     def name_region(self, sample: Sample, *, published: bool = False) -> str:
         """Return the text that a sample's segments are compared with."""
-        rules = (published and self.region_text_published) or self.region_text
         location = str(sample.meta.get("location", ""))
+        if published and self.region_text_published:
+            rules = self.region_text_published
+        else:
+            rules, location = self.region_text, location.replace("_", " ").lower()
         for word, text in rules:
             if word in location:
                 return text.format(question=sample.question, location=location)

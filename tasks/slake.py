@@ -92,6 +92,16 @@ class Slake(Task):
             "ids": "9fe6a117a6f834c3954deb52bb3789beabab5acb8e8566de3d8d9ca7f0823705",
         },
     }
+    region_text = (
+        ("chest", "Medical image of {location} and lungs. {question}"),
+        ("abd", "Medical image of abdomen. {question}"),
+        ("", "Medical image of {location}. {question}"),
+    )
+    region_text_published = (
+        ("chest", "Medical image of {location} and lungs. {question}"),
+        ("abd", "Medical imgaing of abdomen.{question}"),
+        ("", "Medical image of {location}.{question}"),
+    )
     tuning = {"epochs": 6, "align_weight": 0.1, "q_experts": 8, "k_experts": 16, "k_top": 3}
 
     language: Literal["en", "zh", "all"] = "en"

@@ -71,6 +71,16 @@ class VqaRad(Task):
             "ids": "5ba777a7eb57b4b67469e1e91d0bb2363d4447ad1eca5c062bde52aaaeb719d9",
         },
     }
+    region_text = (
+        ("chest", "Medical image of {location} and lungs. {question}"),
+        ("abd", "Medical image of abdomen CT. {question}"),
+        ("", "Medical image of {location}. {question}"),
+    )
+    region_text_published = (
+        ("chest", "Medical image of {location} and lungs. {question}"),
+        ("abd", "Medical imgaing of abdomen CT.{question}"),
+        ("", "Medical image of {location}.{question}"),
+    )
     tuning = {"epochs": 9, "align_weight": 0.06, "q_experts": 4, "k_experts": 8, "k_top": 2}
 
     closed_rule: Literal["paper", "dataset", "yesno"] = "paper"

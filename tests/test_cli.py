@@ -76,13 +76,13 @@ def test_version(medbench):
             [
                 "nothing called 'metod' to list",
                 "Did you mean methods?",
-                "Take one of methods, tasks, backbones, metrics, runs.",
+                "Take one of methods, tasks, backbones, metrics, providers, runs.",
             ],
         ),
         (
             ["show", "vdc"],
             [
-                "no method, task, backbone or metric named 'vdc'",
+                "no method, task, backbone, metric or provider named 'vdc'",
                 "Did you mean vcd?",
                 "See: medbench list",
             ],
@@ -131,7 +131,7 @@ def test_list_has_every_kind_and_says_what_is_broken(medbench, elsewhere):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert [line for line in lines if line and line[0] != " "] == [
-        "methods", "tasks", "backbones", "metrics",
+        "methods", "tasks", "backbones", "metrics", "providers",
     ]  # fmt: skip
     assert any(
         line.split() == ["mine", "decoder", "Mine.", "[working", "folder]"] for line in lines

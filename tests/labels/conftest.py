@@ -28,7 +28,6 @@ SAM: dict[str, Any] = {
     "pixel_mean": [115.0, 115.0, 115.0],
     "pixel_std": [69.0, 69.0, 69.0],
 }  # fmt: skip
-# Thresholds under which a random SAM gives masks at all.
 LENIENT = {
     "side": 64,
     "points_per_side": 3,
@@ -57,7 +56,13 @@ CLIP: dict[str, Any] = {
         "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "resize_mode": "squash",
     },
 }  # fmt: skip
-WORDS = "is there a nodule in the lung ? where what liver".split()
+WORDS = ["is", "there", "a", "nodule", "in", "the", "lung", "?", "where", "what", "liver"]
+
+
+@pytest.fixture(scope="session")
+def lenient() -> dict[str, Any]:
+    """Return settings under which a random SAM gives masks at all."""
+    return LENIENT
 
 
 @pytest.fixture(scope="session")
