@@ -50,6 +50,7 @@ class Slake(Task):
     Args:
         language: of the questions; filtered before splits are counted.
         closed_rule: which questions are closed: `paper`, `dataset` or `yesno`; the rest is open.
+        with_region: only the questions that have a region (A3Tune's Figure 4).
 
     Under `paper` a question is closed if the data set calls it so and its answer holds yes or no:
     355 of the English test questions, the published denominator; `yesno` gives the same. Under
@@ -106,6 +107,7 @@ class Slake(Task):
 
     language: Literal["en", "zh", "all"] = "en"
     closed_rule: Literal["paper", "dataset", "yesno"] = "paper"
+    with_region: bool = False
 
     def samples(self, split: str) -> Iterator[Sample]:
         """Yield the samples of a split in the file's order; images are looked for later.
@@ -132,7 +134,8 @@ class Slake(Task):
             gaps=[_id(qid) for qid in range(first, last + 1) if str(qid) not in found],
         )
         annotations = _Annotations(path.parent)
-        yield from (self._sample(row, annotations) for row in asked)
+        samples = (self._sample(row, annotations) for row in asked)
+        yield from (one for one in samples if one.roi or not self.with_region)
 
     def _sample(self, row: Mapping[str, Any], annotations: _Annotations) -> Sample:
         name = str(row["img_name"]).replace("\\", "/")

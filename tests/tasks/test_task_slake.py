@@ -184,6 +184,12 @@ class TestRegions:
         error = fails(Slake(data=str(small_slake)))
         assert "detection.json" in error.what
 
+    def test_only_the_questions_with_a_region(self, small_slake: Path) -> None:
+        everything = list(Slake(data=str(small_slake)).samples("test"))
+        some = list(Slake(data=str(small_slake), with_region=True).samples("test"))
+        assert 0 < len(some) < len(everything)
+        assert [one.id for one in some] == [one.id for one in everything if one.roi]
+
     def test_no_boxes_is_fine(self, small_slake: Path) -> None:
         path = small_slake / "imgs/xmlab0/detection.json"
         path.write_text("[]", encoding="utf-8")
