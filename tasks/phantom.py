@@ -99,6 +99,7 @@ class Phantom(Task):
         "batch_size": 32,
         "micro_batch": 32,
         "align_weight": 0.1,
+        "labels": "roi",
         "R": 6,
         "q_experts": 4,
         "k_experts": 8,

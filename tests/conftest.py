@@ -13,6 +13,20 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture
+def medbench(capsys):
+    """Return a function that runs a command here and returns (exit code, output, errors)."""
+    from medbench.cli import main
+
+    def call(*arguments):
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def toy():
     """Return a loader of toy backbones in float32; `ends` lets that many letters end an answer."""

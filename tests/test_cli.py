@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medbench.cli import VERBS, main
+from medbench.cli import VERBS
 
 ROOT = Path(__file__).resolve().parent.parent
 METHOD = 'from medbench import Decoder\nclass A(Decoder):\n    "Mine."\n    name = "{}"\n'
@@ -19,18 +19,6 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MEDBENCH_PLUGINS", raising=False)
     return tmp_path
-
-
-@pytest.fixture
-def medbench(capsys):
-    """Return a function that runs a command and returns (exit code, output, error output)."""
-
-    def call(*arguments):
-        code = main(arguments)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_help_names_every_verb(medbench):

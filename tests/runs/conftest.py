@@ -33,6 +33,7 @@ class Mini(Task):
         "rank": 4,
         "batch_size": 8,
         "align_weight": 0.1,
+        "labels": "roi",
         "R": 4,
         "expert_rank": 2,
         "q_experts": 2,
@@ -170,20 +171,6 @@ def write_files():
 def files(place, write_files):
     """Return the data folder of the task `filed`."""
     return write_files(place / "data", "filed")
-
-
-@pytest.fixture
-def medbench(capsys):
-    """Return a function that runs a command here and returns (exit code, output, errors)."""
-    from medbench.cli import main
-
-    def call(*arguments):
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture

@@ -327,7 +327,7 @@ def test_no_space_left_keeps_what_was_written(place, refused, medbench, monkeypa
     [
         ("greedy", "samples.jsonl"),
         ("lora", "adapter_model.safetensors"),
-        ("a3tune", "a3moe.safetensors"),
+        ("a3tune", "extension.safetensors"),
         ("a3tune", "checkpoint.pt"),
     ],
 )
@@ -337,7 +337,7 @@ def test_a_full_disk_keeps_what_was_written(server, undisturbed, same, place, me
     checkpoints = what == "checkpoint.pt"
     # A checkpoint, with what the optimiser knows, is larger than the adapter of the same numbers.
     # The seconds in the samples' lines make one run's file a few bytes longer than another's.
-    size = sizes["a3moe.safetensors"] + 1 if checkpoints else sizes[what] - 200
+    size = sizes["extension.safetensors"] + 1 if checkpoints else sizes[what] - 200
     # A limit on the size of files is a full disk that needs no disk.
     assert server.run(place, words, file_size=size, checkpoints=checkpoints) == 2
     lines = (place / "stderr.txt").read_text().splitlines()[-3:]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from medbench import plugins, spec
 from medbench.backbones.toy import Toy
@@ -19,7 +20,9 @@ from medbench.tuning.batch import Example
 SMALL = (
     "rank=4,alpha=8,dropout=0,batch_size=4,micro_batch=2,learning_rate=0.01,warmup_ratio=0,epochs=1"
 )
-SMALL_A3TUNE = f"{SMALL},align_weight=0.5,R=3,expert_rank=2,q_experts=3,k_experts=4"
+SMALL_A3TUNE = f"{SMALL},align_weight=0.5,labels=roi,R=3,expert_rank=2,q_experts=3,k_experts=4"
+SMALL_MEDALIGN = f"{SMALL},similarity_weight=0.5,attention_weight=0.3,map_rank=3"
+SETTINGS = {"lora": SMALL, "a3tune": SMALL_A3TUNE, "medalign": SMALL_MEDALIGN}
 
 MakeTuner = Callable[..., Tuner]
 MakeExample = Callable[[int], Example]
@@ -35,7 +38,7 @@ def make_tuner() -> MakeTuner:
     """Return what makes a small tuner: make_tuner("a3tune", k_top=1)."""
 
     def make(name: str, **options: Any) -> Tuner:
-        written = spec.parse(f"{name}[{SMALL if name == 'lora' else SMALL_A3TUNE}]")
+        written = spec.parse(f"{name}[{SETTINGS[name]}]")
         extra = ",".join(f"{key}={value}" for key, value in options.items())
         chosen = dict(written.values) | dict(spec.parse(f"{name}[{extra}]").values)
         return plugins.create("method", spec.Spec(name, tuple(chosen.items())))[1]
@@ -49,7 +52,10 @@ ANSWERS = ("a liver", "no", "it was not said", "in the left lobe")
 
 @pytest.fixture
 def example(backbone: Backbone) -> MakeExample:
-    """Return what makes the i-th sample; images, questions, answers and segments all differ."""
+    """Return what makes the i-th sample; images, questions, answers and targets all differ.
+
+    Samples 0, 3, ... have no segments, and samples 1, 5, ... nothing of an expert.
+    """
 
     def make(index: int) -> Example:
         generator = torch.Generator().manual_seed(index)
@@ -61,10 +67,21 @@ def example(backbone: Backbone) -> MakeExample:
             f"sample-{index}",
             backbone.prompt(QUESTIONS[index % 4], backbone.encode(pixels)[0]),
             backbone.template.encode_answer(backbone.tokenizer, ANSWERS[index % 4]),
-            {"segments": segments},
+            {"segments": segments, **expert_targets(index)},
         )
 
     return make
+
+
+def expert_targets(index: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(100 + index)
+    patches = torch.nn.functional.normalize(torch.randn(16, 5, generator=generator), dim=-1)
+    there = int(index % 4 != 1)
+    return {
+        "similarity": (patches @ patches.T).expand(there, 16, 16),
+        "expert_attention": torch.rand(there, 16, generator=generator),
+        "inside": (torch.arange(16) < 16 - index).float().expand(there, 16),
+    }
 
 
 @pytest.fixture

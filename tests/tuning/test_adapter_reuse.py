@@ -38,7 +38,14 @@ class Drawn(Task):
     name = "drawn"
     offers = ("roi",)
     metrics = ("closed/strict",)
-    tuning = {"rank": 2, "epochs": 1, "batch_size": 3, "align_weight": 0.5, "q_experts": 2}
+    tuning = {
+        "rank": 2,
+        "epochs": 1,
+        "batch_size": 3,
+        "align_weight": 0.5,
+        "q_experts": 2,
+        "labels": "roi",
+    }
     max_new_tokens: int = 2
 
     def samples(self, split):
