@@ -19,3 +19,7 @@ class UserError(Exception):
     def lines(self) -> list[str]:
         """Return the lines to print, empty ones left out."""
         return [line for line in (self.what, self.why, self.do) if line]
+
+
+class ToldError(UserError):
+    """A mistake that another process of the same command tells the user."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     import numpy as np
 
-    from medbench.model.geometry import Geometry
+    from medbench.model.geometry import Fit
     from medbench.task import Sample, Task
 
 
@@ -42,7 +42,7 @@ class ExpertView:
 
     Attributes:
         grid: its rows and columns of patches.
-        gram: float32 [n, n], inner products of its patch features.
+        gram: float32 [n, n], inner products of its patch features, up to a common factor.
         attention: float32 [n], what its class token attends to.
         size: height and width of the image in its own pixels.
     """
@@ -59,14 +59,14 @@ class Surroundings:
 
     Attributes:
         task: of the samples.
-        geometry: how the backbone places an image; None where there is none, which is enough for
-            regions.
+        fit: how the backbone places an image on its square: "pad", "crop" or "squash"; None where
+            there is no backbone, which is enough for regions.
         device: where models of the provider run, such as "cuda".
         progress: called with images done, all images, and a remark.
     """
 
     task: Task
-    geometry: Geometry | None
+    fit: Fit | None = None
     device: str = "cpu"
     progress: Callable[[int, int, str], None] = lambda done, total, remark: None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from medbench import provenance, store
+from medbench import __version__, provenance, spec, store
 from medbench.adapter_plan import RECORD, AdapterPlan, hash_weights
 from medbench.atomic import explaining_full_disks, write_json
 from medbench.cell import Cell, Request, plan
@@ -25,6 +25,7 @@ from medbench.metrics.attention import encode_map, encode_mask
 from medbench.model.llava import Backbone
 from medbench.needs import check_depth
 from medbench.order import partners
+from medbench.processes import Team, team
 from medbench.provider import Surroundings
 from medbench.reporting import Report
 from medbench.rows import Row
@@ -32,7 +33,7 @@ from medbench.scoring import score_rows, to_json
 from medbench.task import Sample
 from medbench.tuning.adapter import attached
 from medbench.tuning.batch import Example
-from medbench.tuning.loop import CHECKPOINT, Progress, train
+from medbench.tuning.loop import CHECKPOINT, Progress, last_loss, train
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: its folder; scores: the content of scores.json.
+        folder: its folder.
+        scores: the content of scores.json; empty in a process that only helped to train
+            (`medbench.processes`).
     """
 
     folder: Path
@@ -84,6 +87,8 @@ def execute(
 ) -> Run:
     """Run a planned cell; what its folder already holds is not done again.
 
+    Of several processes started together, all help to train and the leading one does the rest.
+
     Args:
         load: gives the cell's backbone; called only if there is something to do.
 
@@ -91,7 +96,18 @@ def execute(
         UserError: another process is at it, the folder is broken or newer, or data cannot be read.
     """
     report = report or Report()
-    with explaining_full_disks(cell.folder), store.locked(cell.folder, wait=False, what="run"):
+    trains = cell.adapter is not None and not cell.adapter.given
+    together = team(cell.device)
+    if not together.leads:
+        if trains:
+            _help(cell, load, together)
+        return Run(cell.folder, {})
+    # Locks are the leading process's alone: the others wait for its word, not for its locks.
+    with (
+        (together if trains else Team()).telling() as tell,
+        explaining_full_disks(cell.folder),
+        store.locked(cell.folder, wait=False, what="run"),
+    ):
         store.check(cell.folder, cell.key)
         scores = store.read_scores(cell.folder)
         if scores is None:
@@ -99,7 +115,7 @@ def execute(
             for method in filter(None, (cell.tuner, cell.decoder)):
                 check_depth(method, backbone.depth)  # where no file said it before
             store.begin(cell.folder, describe(cell))
-            with _adapted(cell, backbone, report) as ready:
+            with _adapted(cell, backbone, report, together, tell) as ready:
                 rows = _decode(cell, ready, report)
             report.stage("score", "")
             scores = _score(cell, rows)
@@ -128,20 +144,37 @@ def describe(cell: Cell) -> dict[str, Any]:
     }
 
 
+def _help(cell: Cell, load: Callable[[Cell, Report], Backbone], together: Team) -> None:
+    """Take part in the leading process's training, if there is one; write nothing."""
+    assert cell.adapter is not None
+    silent = Report()
+    if together.hear():
+        _tune(cell, cell.adapter, lambda: load(cell, silent), silent, together)
+
+
 @contextmanager
-def _adapted(cell: Cell, backbone: Backbone, report: Report) -> Generator[Backbone]:
-    """Yield the backbone with the cell's adapter on it, trained now or before."""
+def _adapted(
+    cell: Cell, backbone: Backbone, report: Report, together: Team, tell: Callable[[bool], None]
+) -> Generator[Backbone]:
+    """Yield the backbone with the cell's adapter on it, trained now or before.
+
+    Args:
+        tell: tells the other processes whether to train.
+    """
     if cell.tuner is None or cell.adapter is None:
         yield backbone
         return
     folder = cell.adapter.folder
+    trained = False
     if not cell.adapter.ready:
         report.stage("wait", "for another process that trains the same")
         with store.locked(folder, wait=True, what="adapter"):
             if not cell.adapter.ready:
-                half = f'Write "{cell.tuner.name}[micro_batch={{}}]" for fewer.'
-                with explaining_full_memory("training on", cell.tuner.micro_batch, half):
-                    _tune(cell, cell.adapter, backbone, report)
+                trained = True
+                tell(True)
+                _tune(cell, cell.adapter, lambda: backbone, report, together)
+    if not trained:
+        tell(False)
     if not cell.adapter.given:
         # Only now: until the adapter is whole, hours of training may hang on it.
         (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -149,14 +182,30 @@ def _adapted(cell: Cell, backbone: Backbone, report: Report) -> Generator[Backbo
         yield adapter.backbone
 
 
-def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) -> None:
+def _tune(
+    cell: Cell,
+    planned: AdapterPlan,
+    load: Callable[[], Backbone],
+    report: Report,
+    together: Team,
+) -> None:
+    assert cell.tuner is not None
+    half = f'Write "{cell.tuner.name}[micro_batch={{}}]" for fewer.'
+    with explaining_full_memory("training on", cell.tuner.micro_batch, half):
+        _train(cell, planned, together.together(load), report, together)
+
+
+def _train(
+    cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report, together: Team
+) -> None:
     tuner, samples = cell.tuner, planned.train
     assert tuner is not None and tuner.epochs is not None
-    around = Surroundings(cell.task, backbone.geometry, cell.device, report.progress)
+    around = Surroundings(cell.task, backbone.geometry.fit, cell.device, report.progress)
     given: dict[str, Any] = {}
     for name, provider in cell.providers.items():
         report.stage("label", provider.name)
-        given[name] = provider.open(samples, around)
+        # The others find on disk what the leading process computed.
+        given[name] = together.first(lambda provider=provider: provider.open(samples, around))
     encoder, targets = ImageEncoder(backbone), tuner.targets(backbone, given)
 
     def example(index: int) -> Example:
@@ -182,7 +231,10 @@ def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) 
             seed=cell.request.seed,
             epochs=tuner.epochs,
             report=tell,
+            team=together,
         )
+        if not together.leads:
+            return
         adapter.save(planned.folder)
         size = sum(weight.nelement() for weight in adapter.trainable().values())
     supervised = {
@@ -196,9 +248,17 @@ def _tune(cell: Cell, planned: AdapterPlan, backbone: Backbone, report: Report) 
             "key": planned.key,
             "identity": planned.identity,
             "files": hash_weights(planned.folder),
+            "method": str(spec.parse_chain(cell.display["method"])[0]),
+            "task": cell.display["task"],
+            "backbone": cell.display["backbone"],
+            "seed": cell.request.seed,
+            "epochs": tuner.epochs,
             "samples": len(samples),
             "samples_with": supervised,
             "parameters": size,
+            "loss": last_loss(planned.folder),
+            "processes": together.count,
+            "medbench": __version__,
             "versions": provenance.versions(),
         },
     )

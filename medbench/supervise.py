@@ -18,11 +18,14 @@ def check_names(tuner: Plugin, values: Mapping[str, Any], task: Mapping[str, Any
     """Make sure from source alone that every provider named exists and takes its values.
 
     Args:
+        tuner: any plugin; those that are no tuner name none.
         values: the tuner's parameters; task: the task's literal attributes.
 
     Raises:
         UserError: a provider is unknown, of the wrong kind, or refuses a value.
     """
+    if tuner.role != "tuner":  # a task has an attribute of that name, which is another thing
+        return
     for parameter, role in tuner.attributes.get("supervision", {}).items():
         _look_up(tuner.name, parameter, role, spec.parse(str(values[parameter])), task)
 
@@ -49,19 +52,19 @@ def create(
     return found
 
 
-def create_one(role: str, written: str, task: Mapping[str, Any]) -> Provider:
+def create_one(written: str, task: Mapping[str, Any]) -> tuple[Plugin, Provider]:
     """Return the provider of a spec, with the defaults it takes from a task.
 
     Args:
-        role: "regions" or "expert"; task: the task's literal attributes.
+        task: the task's literal attributes.
 
     Raises:
-        UserError: it is unknown, of the other role, or needs what the task has not.
+        UserError: it is unknown, or needs what the task has not.
     """
     asked = spec.parse(written)
-    plugin = _look_up("this", role, role, asked, task)
+    plugin = plugins.get("provider", asked.name)
     require(plugin.name, plugin.attributes.get("needs", ()), task.get("offers", ()))
-    return plugins.create("provider", asked, _defaults(plugin, task))[1]
+    return plugins.create("provider", asked, _defaults(plugin, task))
 
 
 def identity(providers: Mapping[str, tuple[Plugin, Provider]]) -> dict[str, Any]:

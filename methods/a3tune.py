@@ -1,23 +1,26 @@
 """A3Tune: LoRA, a mixture of experts on query and key, and attention pulled towards regions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from medbench.backbone import Depth
 from medbench.errors import UserError
 from medbench.method import Target, Tuner
 from medbench.model.llava import Backbone
 from medbench.provider import Region
 from medbench.task import Sample
-from medbench.tuning import alignment
+from medbench.tuning import alignment, teacher
 from medbench.tuning.a3moe import A3MoE, A3MoEConfig
 from medbench.tuning.batch import TrainBatch
 from medbench.tuning.experts import balance_loss
+from medbench.tuning.extensions import part, together
 from medbench.tuning.regions import on_tokens, selected
 from medbench.tuning.step import TrainView
+from medbench.tuning.visual_map import VisualMap
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class A3Tune(Tuner):
         K: regions aligned with, the likeliest first.
         threshold: take only regions that fit the question better than that (Eq. 3); none takes
             the likeliest K whatever their scores.
-        q_experts, k_experts, k_top: O^q, O^k and B; 0 experts give that projection plain LoRA.
+        moe, qmoe, kmoe: off leaves out both mixtures, Q-MoE or K-MoE; the projection then has
+            plain LoRA.
+        q_experts, k_experts, k_top: O^q, O^k and B.
         expert_rank, expert_alpha: of each expert.
         moe_router: "mlp" takes Eq. 4 and 6 at their word, "linear" is what was published.
         qmoe_pool, qmoe_apply: tokens the Q router averages, and tokens the Q experts change.
@@ -51,12 +56,14 @@ class A3Tune(Tuner):
         mask_geometry: "squash" lays masks on a squashed image, as the published code does.
         mask_resize, drop_empty: how masks reach the patch grid.
         moe_test_dropout: keep expert dropout while answering, as the published evaluator does.
+        similarity_weight: adds MedAlign's similarity loss with its map; not in the paper.
+        expert, similarity_layer: of that loss, as medalign's expert and layer.
     """
 
     name = "a3tune"
     paper = "Chang et al. 2025, A3Tune (ACL); published code github.com/Aofei-Chang/A3Tune"
     needs = ("training", "attention", "image_span")
-    supervision = {"labels": "regions"}
+    supervision = {"labels": "regions", "expert": "expert"}
     variants = {
         "official": {
             "R": 32,
@@ -87,9 +94,12 @@ class A3Tune(Tuner):
 
     align_weight: float | None = None
     R: int = 128
-    labels: str = "roi"
+    labels: str = "sam-biomedclip"
     K: int = 4
     threshold: float | None = None
+    moe: bool = True
+    qmoe: bool = True
+    kmoe: bool = True
     q_experts: int = 4
     k_experts: int = 8
     k_top: int = 2
@@ -111,6 +121,26 @@ class A3Tune(Tuner):
     mask_resize: Literal["nearest", "area"] = "nearest"
     drop_empty: bool = True
     moe_test_dropout: bool = False
+    similarity_weight: float = 0.0
+    expert: str = "unimed_l14_336"
+    similarity_layer: tuple[int, ...] = (0,)
+
+    def check(self, depth: Depth) -> None:
+        """Make sure that the layers of the similarity loss are there."""
+        self._steered_layers(depth.language)
+
+    def _steered_layers(self, depth: int) -> tuple[int, ...]:
+        if not self.similarity_weight:
+            return ()
+        return teacher.chosen_layers(self.similarity_layer, depth=depth)
+
+    @property
+    def _q_experts(self) -> int:
+        return self.q_experts if self.moe and self.qmoe else 0
+
+    @property
+    def _k_experts(self) -> int:
+        return self.k_experts if self.moe and self.kmoe else 0
 
     @property
     def _aligns(self) -> bool:
@@ -122,23 +152,28 @@ class A3Tune(Tuner):
 
     def lora_targets(self) -> tuple[str, ...]:
         """Leave q_proj and k_proj to the mixtures."""
-        taken = {"q_proj"} if self.q_experts else set[str]()
-        taken |= {"k_proj"} if self.k_experts else set[str]()
+        taken = {"q_proj"} if self._q_experts else set[str]()
+        taken |= {"k_proj"} if self._k_experts else set[str]()
         return tuple(name for name in super().lora_targets() if name not in taken)
 
     def extend(self, backbone: Backbone) -> nn.Module | None:
-        """Build the A3MoE of every decoder layer."""
+        """Build the A3MoE of every decoder layer, and the map of the similarity loss."""
         if self.align_weight is None:
             raise UserError(
                 "a3tune does not know how strongly to align",
                 "The task sets no align_weight.",
                 'Write "a3tune[align_weight=0.1]", or 0 to leave alignment out.',
             )
-        if not self.q_experts and not self.k_experts and not self._keeps_heads:
+        layers = self._steered_layers(backbone.layers)
+        steered = VisualMap(backbone.language_model, layers) if layers else None
+        return together({"a3moe": self._mixtures(backbone), "visual_map": steered})
+
+    def _mixtures(self, backbone: Backbone) -> A3MoE | None:
+        if not self._q_experts and not self._k_experts and not self._keeps_heads:
             return None
         config = A3MoEConfig(
-            q_experts=self.q_experts,
-            k_experts=self.k_experts,
+            q_experts=self._q_experts,
+            k_experts=self._k_experts,
             k_top=self.k_top,
             rank=self.expert_rank,
             alpha=self.expert_alpha,
@@ -154,25 +189,30 @@ class A3Tune(Tuner):
         return A3MoE(backbone.language_model, config)
 
     def supervised(self) -> tuple[str, ...]:
-        """Ask for regions only where the loss is on."""
-        return ("labels",) if self._aligns else ()
+        """Ask for regions and an expert only where their losses are on."""
+        wanted = {"labels": self._aligns, "expert": self.similarity_weight}
+        return tuple(name for name, weight in wanted.items() if weight)
 
     def targets(self, backbone: Backbone, given: Mapping[str, Any]) -> Mapping[str, Target]:
-        """Carry the K likeliest regions to the patch grid."""
-        if not self._aligns:
-            return {}
+        """Carry the K likeliest regions, and the expert's similarities, to the patch grid."""
+        found = dict[str, Target]()
+        if self._aligns:
+            found["segments"] = self._segments(backbone, given)
+        if self.similarity_weight:
+            found |= teacher.targets(given["expert"], backbone, similarity=True)
+        return found
 
+    def _segments(self, backbone: Backbone, given: Mapping[str, Any]) -> Target:
         def chosen(sample: Sample) -> list[Region]:
             return selected(given["labels"](sample), most=self.K, threshold=self.threshold)
 
-        segments = on_tokens(
+        return on_tokens(
             chosen,
             backbone,
             fit=self.mask_geometry,
             resize=self.mask_resize,
             drop_empty=self.drop_empty,
         )
-        return {"segments": segments}
 
     def queries(self, batch: TrainBatch) -> Tensor | None:
         """Read the rows that `align_queries` names; none when the loss is off."""
@@ -189,33 +229,38 @@ class A3Tune(Tuner):
         """Choose the heads for good where `head_selection` is "fixed"; log (layer, head) pairs."""
         if not self._keeps_heads:
             return {}
-        ratios, extension = [], None
+        ratios, moe = [], None
         for view in views:
-            assert view.attention is not None and view.valid is not None
-            ratios.append(alignment.visual_ratio(view.attention, view.valid))
-            extension = view.extension
-        assert isinstance(extension, A3MoE) and extension.heads is not None
+            assert view.maps is not None and view.valid is not None
+            ratios.append(view.maps.ratio(view.valid))
+            moe = part(view.extension, A3MoE)
+        assert moe is not None and moe.heads is not None
         mean = torch.cat(ratios).mean(0, keepdim=True)
-        extension.heads.copy_(alignment.top_heads(mean, self.R)[0])
-        return {"heads": extension.heads.nonzero().tolist()}
+        moe.heads.copy_(alignment.top_heads(mean, self.R)[0])
+        return {"heads": moe.heads.nonzero().tolist()}
 
     def auxiliary(self, view: TrainView) -> dict[str, Tensor]:
-        """Return the alignment loss (Eq. 8 to 10) and, where asked for, the balance loss."""
+        """Return the alignment loss (Eq. 8 to 10) and those others that are asked for."""
         losses = {}
-        if view.attention is not None:
+        if view.maps is not None:
             losses["alignment"] = (self.align_weight or 0.0) * self.alignment(view)
-        if self.balance_weight and isinstance(view.extension, A3MoE):
-            losses["balance"] = self.balance_weight * self.balance(view, view.extension)
+        moe = part(view.extension, A3MoE)
+        if self.balance_weight and moe is not None:
+            losses["balance"] = self.balance_weight * self.balance(view, moe)
+        if self.similarity_weight:
+            losses["similarity"] = self.similarity_weight * teacher.similarity_loss(view)
         return losses
 
     def alignment(self, view: TrainView) -> Tensor:
         """Return L_align of each sample, [samples]."""
-        assert view.attention is not None and view.valid is not None
-        if isinstance(view.extension, A3MoE) and view.extension.heads is not None:
-            heads = view.extension.heads.expand(len(view.attention), -1, -1)
+        assert view.maps is not None and view.valid is not None
+        moe = part(view.extension, A3MoE)
+        if moe is not None and moe.heads is not None:
+            heads = moe.heads.expand(len(view.valid), -1, -1)
         else:
-            heads = alignment.top_heads(alignment.visual_ratio(view.attention, view.valid), self.R)
-        visual_map = alignment.selected_map(view.attention, heads)
+            heads = alignment.top_heads(view.maps.ratio(view.valid), self.R)
+        visual_map = view.maps.mean(heads)
+        view.notes.update(heads=heads, map=visual_map.detach())
         segments = view.batch.targets["segments"]
         inputs = (visual_map, view.valid, segments.values, segments.present)
         if self.align_loss == "kl":
@@ -223,6 +268,22 @@ class A3Tune(Tuner):
         return alignment.energy(
             *inputs, reduce=self.align_reduce, over_segments=self.segment_reduce
         )
+
+    def observe(self, view: TrainView) -> dict[str, Sequence[Any]]:
+        """Log how much of the aligned map lies in the segments, and the heads chosen most often."""
+        if "map" not in view.notes:
+            return {}
+        assert view.valid is not None
+        segments = view.batch.targets["segments"]
+        shares = alignment.share_inside(
+            view.notes["map"], view.valid, segments.values, segments.present
+        )
+        seen: dict[str, Sequence[Any]] = {"in_segments": shares.tolist()}
+        if self.head_selection == "per_sample":
+            seen["top_heads"] = [
+                (layer, head) for _, layer, head in view.notes["heads"].nonzero().tolist()
+            ]
+        return seen
 
     def balance(self, view: TrainView, moe: A3MoE) -> Tensor:
         """Return the balance term of each sample over its visual tokens, [samples]."""

@@ -100,6 +100,8 @@ class Phantom(Task):
         "micro_batch": 32,
         "align_weight": 0.1,
         "labels": "roi",
+        "expert": "open_clip",
+        "attention_weight": 0.1,
         "R": 6,
         "q_experts": 4,
         "k_experts": 8,
@@ -107,6 +109,7 @@ class Phantom(Task):
         "expert_rank": 8,
         "expert_alpha": 16.0,
     }
+    supervision = {"open_clip": {"weights": "phantom"}}
 
     max_new_tokens: int = 24
 

@@ -27,3 +27,25 @@ def test_the_decoding_benchmark_prints_a_row_for_each_method():
     rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")]
     assert {len(row) for row in rows} == {8}
     assert [row[0].removeprefix("| ") for row in rows[1:]] == methods
+
+
+@pytest.mark.slow
+def test_the_tuning_benchmark_prints_a_row_for_each_tuner():
+    words = ["--layers", "2", "--width", "64", "--heads", "2", "--image", "56"]
+    words += ["--rounds", "1", "--steps", "1", "--memory-rounds", "1", "--batches", "1,2"]
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "tuning.py"), *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert {len(row) for row in rows} == {7}
+    names = [row[0].removeprefix("| ") for row in rows]
+    tuners = ["lora", "a3tune", "medalign", "eager"]
+    assert names == ["tuner, batch 1", *tuners, "tuner, batch 2", *tuners]
+    # Every cell is measured but what lora has beyond lora.
+    assert [cell for row in rows for cell in row[1:]].count("-") == 0

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from medbench import __version__
-from medbench.errors import UserError
+from medbench.errors import ToldError, UserError
 
 # Verb -> (module:command, one line for --help). Only the verb asked for is imported.
 VERBS = {
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refuse(error: UserError) -> int:
-    for line in error.lines():
+    for line in [] if isinstance(error, ToldError) else error.lines():
         click.echo(line, err=True)
     return 2
 

@@ -14,6 +14,7 @@ from medbench.cli.progress import reporting
 from medbench.errors import UserError
 
 if TYPE_CHECKING:
+    from medbench.model.geometry import Fit
     from medbench.provider import Region
     from medbench.task import Sample
 
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 @click.option("--data", default="", help="Folder with the task's official files.")
 @click.option("--split", default="train", show_default=True, help="Samples to label.")
 @click.option("--labels", default="sam-biomedclip", show_default=True, help="A provider's spec.")
-@click.option("--k", "-K", default=4, show_default=True, help="Regions kept of each sample.")
+@click.option(
+    "--fit",
+    type=click.Choice(["pad", "crop", "squash"]),
+    help="How the backbone places images; experts' views depend on it.",
+)
+@click.option("--k", "--K", "-K", "k", default=4, show_default=True, help="Regions kept of each sample.")
 @click.option("--limit", type=int, help="Only the first N samples of the split.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--allow-missing-images", is_flag=True, help="Leave out samples without an image.")
@@ -38,6 +44,7 @@ def labels(
     data: str,
     split: str,
     labels: str,
+    fit: Fit | None,
     k: int,
     limit: int | None,
     device: str,
@@ -47,13 +54,14 @@ def labels(
     first: int,
     as_json: bool,
 ) -> None:
-    """Compute weak labels ahead of training, and say what came out.
+    """Compute weak labels, or experts' views, ahead of training, and say what came out.
 
     What was computed before is not computed again, neither here nor in `medbench run`.
 
     \b
     medbench labels --task slake --data DIR --labels "sam-biomedclip[sam=sam_vit_h_4b8939.pth]"
     medbench labels --task phantom --view labels.png
+    medbench labels --task slake --data DIR --labels "biomedclip" --fit pad
     """
     for name, value in (("--k", k), ("--first", first), ("--limit", limit)):
         if value is not None and value < 1:
@@ -61,26 +69,32 @@ def labels(
     from medbench.cell import prepare_task
 
     facts = plugins.get("task", spec.parse(task).name).attributes
-    provider = supervise.create_one("regions", labels, facts)
+    plugin, provider = supervise.create_one(labels, facts)
+    if plugin.role == "expert" and (npz or view):
+        raise UserError(f"{plugin.name} gives no regions", "", "Leave out --npz and --view.")
     prepared, found, missing = prepare_task(task, data, split, allow_missing=allow_missing_images)
     samples = list(islice(found, limit))
 
-    from medbench.labels.report import describe, figures, tiles
+    from medbench.labels.report import counts, describe, figures, tiles
     from medbench.model.load import resolve_device
     from medbench.provider import Surroundings
 
-    with reporting() as report:
-        report.stage("label", provider.name)
-        around = Surroundings(prepared, None, resolve_device(device, "auto")[0], report.progress)
-        regions = provider.open(samples, around)
-        chosen: Labelled = [(sample, list(regions(sample))[:k]) for sample in samples]
     told: dict[str, Any] = {
         "task": prepared.name,
         "split": split,
         "labels": supervise.shown_provider(labels),
         "missing_images": len(missing),
-        **figures(chosen, regions, k),
     }
+    with reporting() as report:
+        report.stage("label", provider.name)
+        where = resolve_device(device, "auto")[0]
+        give = provider.open(samples, Surroundings(prepared, fit, where, report.progress))
+        if plugin.role == "expert":
+            told |= counts(samples)
+            chosen: Labelled = []
+        else:
+            chosen = [(sample, list(give(sample))[:k]) for sample in samples]
+            told |= figures(chosen, give, k)
     if npz:
         from medbench.labels import published
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medbench import spec
+from medbench import processes, spec
 from medbench.cli.progress import reporting
 from medbench.errors import UserError
 
@@ -113,6 +113,9 @@ def _run(requests: list[Request], as_json: bool) -> None:
         cell = plan(request)
         from medbench import runner  # only now: data that are not there must not wait for torch
 
+        if not processes.leads():
+            runner.execute(cell, load=load)
+            continue
         _head(cell, number, len(requests))
         with reporting() as report:
             done = runner.execute(cell, load=load, report=report)

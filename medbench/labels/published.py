@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -50,6 +51,8 @@ class PublishedLabels:
         try:
             # Never unpickled: a file that needs that is refused below.
             self._file = np.load(path, allow_pickle=False)
+            # Opened once: a file of twenty thousand entries takes long to find one in.
+            weakref.finalize(self, self._file.close)
             self._names = set(self._file.files)
         except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
             raise UserError(

@@ -28,29 +28,36 @@ def figures(
         k: how many are kept at most.
     """
     whole = [(sample, list(regions(sample))) for sample, _ in labelled]
-    counts = [len(found) for _, found in whole]
+    found = [len(every) for _, every in whole]
     areas = [float(one.mask.mean()) for _, kept in labelled for one in kept]
     without = [sample.id for sample, kept in labelled if not kept]
     return {
-        "samples": len(labelled),
-        "pictures": len({images.name(sample) for sample, _ in labelled}),
+        **counts([sample for sample, _ in labelled]),
         "with_region": len(labelled) - len(without),
         "without_region": without,
         "k": k,
-        "regions_mean": float(np.mean(counts)) if counts else 0.0,
-        "regions_most": max(counts, default=0),
+        "regions_mean": float(np.mean(found)) if found else 0.0,
+        "regions_most": max(found, default=0),
         "area_mean": float(np.mean(areas)) if areas else None,
         "quality": _quality(whole, k),
     }
 
 
+def counts(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return the number of samples, and of pictures they are about."""
+    return {"samples": len(samples), "pictures": len({images.name(one) for one in samples})}
+
+
 def describe(told: dict[str, Any]) -> Iterator[str]:
     """Yield lines that tell a person the figures."""
-    share = told["with_region"] / max(told["samples"], 1)
     yield f"{told['labels']} on {told['task']}, {told['split']}"
     yield f"  {told['samples']} samples about {told['pictures']} pictures"
     if told["missing_images"]:
         yield f"  {told['missing_images']} samples lack their image and are left out"
+    if "with_region" not in told:
+        yield "  all of them were looked at"
+        return
+    share = told["with_region"] / max(told["samples"], 1)
     yield f"  with a region      {100 * share:6.2f} %  ({told['with_region']})"
     if without := told["without_region"]:
         more = ", ..." if len(without) > _NAMED else ""

@@ -3,8 +3,9 @@
 `medbench` is registered with transformers as an attention function of its own. It runs SDPA for
 the output; where the forward pass was given probes, it also computes the softmax of the query rows
 they ask for, and where it was given an edit, it computes the last query's output from changed
-scores. Autograd goes through probed rows, so they can carry a loss. Nothing is patched: probes and
-edits are arguments of one forward pass and nothing of them stays behind.
+scores. Autograd goes through probed rows, so they can carry a loss. Where rows of a few heads are
+wanted that only all layers together can name, a tap keeps what rows are computed from. Nothing is
+patched: probes, taps and edits are arguments of one forward pass and nothing of them stays behind.
 """
 
 from __future__ import annotations
@@ -41,6 +42,54 @@ class AttentionProbe:
 
 
 @dataclass(frozen=True)
+class KeptLayer:
+    """What rows of one layer's attention are computed from, when and for the heads wanted.
+
+    It holds no scores, only what the pass itself keeps for its gradient, and the picked queries.
+
+    Attributes:
+        query: [rows, heads, Q, head_dim], the wanted queries only.
+        key: [rows, kv_heads, all, head_dim].
+        visible: bool [rows, 1, Q, all], which keys each query may attend to.
+        scaling: of the scores.
+    """
+
+    query: Tensor
+    key: Tensor
+    visible: Tensor
+    scaling: float
+
+    def rows(self) -> Tensor:
+        """Return the probabilities of all heads, float32 [rows, heads, Q, all], with gradient."""
+        return _softmax(_scores(self.query, self.key, self.scaling), self.visible)
+
+    def of(self, heads: Tensor) -> KeptLayer:
+        """Return the layer with these heads only; int64 [rows, m], each row's own choice."""
+        groups = self.query.shape[1] // self.key.shape[1]
+        return KeptLayer(
+            _picked(self.query, heads),
+            _picked(self.key, heads // groups),
+            self.visible,
+            self.scaling,
+        )
+
+
+@dataclass(frozen=True)
+class AttentionTap:
+    """Which layers are to be kept, so that their rows can be computed when it is known which.
+
+    Attributes:
+        queries: int64 [rows, Q], positions among this pass's new tokens.
+        take: called once per layer with the layer's index and what to keep.
+        layers: which layers to keep; None for all.
+    """
+
+    queries: Tensor
+    take: Callable[[int, KeptLayer], None]
+    layers: Container[int] | None = None
+
+
+@dataclass(frozen=True)
 class AttentionEdit:
     """A change of attention scores before the softmax, for each row's last query only.
 
@@ -62,16 +111,18 @@ def probed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     probes: Sequence[AttentionProbe] = (),
+    taps: Sequence[AttentionTap] = (),
     edit: AttentionEdit | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Run SDPA, edited where asked, and hand each probe the rows it asked for.
+    """Run SDPA, edited where asked, and hand probes and taps what they asked for.
 
     Args:
         module: the attention layer; gives its index and the scaling.
         query: [rows, heads, new, head_dim]; key, value: [rows, kv_heads, all, head_dim].
         attention_mask: bool [rows, 1, new, all], True where attended; None means causal.
         probes: what to read; they see edited rows as edited.
+        taps: what to keep; they know nothing of edits.
         edit: what to change.
     """
     layer = int(module.layer_idx)  # type: ignore[arg-type]
@@ -97,6 +148,10 @@ def probed_attention(
                 columns = probe.columns[:, None, None, :]
                 rows = rows.gather(3, columns.expand(*rows.shape[:3], -1))
             probe.take(layer, rows)
+    for tap in taps:
+        if tap.layers is None or layer in tap.layers:
+            visible = _visible(attention_mask, tap.queries, query.shape[2], key.shape[2])
+            tap.take(layer, KeptLayer(_at(query, tap.queries), key, visible, scaling))
     return output, None
 
 
@@ -113,19 +168,35 @@ def attention_rows(
     Shapes as in `probed_attention`; the result is float32 [rows, heads, Q, all]. The softmax is
     computed in float32.
     """
-    batch, heads, new, width = query.shape
-    groups = heads // key.shape[1]
-    wanted = queries.shape[1]
-    picked = query.gather(2, queries[:, None, :, None].expand(batch, heads, wanted, width))
-    # Query heads of one key head side by side: no repeated keys are ever stored.
-    picked = picked.reshape(batch, key.shape[1], groups * wanted, width)
-    scores = (picked @ key.transpose(2, 3)).float() * scaling
-    scores = scores.reshape(batch, heads, wanted, key.shape[2])
+    new = query.shape[2]
+    scores = _scores(_at(query, queries), key, scaling)
     if edit is not None:
         place = edit.columns[:, None, :] & (queries == new - 1)[..., None]
         scores = torch.where(place[:, None], edit.change(scores), scores)
-    hidden = ~_visible(attention_mask, queries, new, key.shape[2])
-    return scores.masked_fill(hidden, torch.finfo(scores.dtype).min).softmax(-1)
+    return _softmax(scores, _visible(attention_mask, queries, new, key.shape[2]))
+
+
+def _at(query: Tensor, queries: Tensor) -> Tensor:
+    """Return the queries at these positions, [rows, heads, Q, head_dim]."""
+    batch, heads, _, width = query.shape
+    return query.gather(2, queries[:, None, :, None].expand(batch, heads, -1, width))
+
+
+def _picked(values: Tensor, heads: Tensor) -> Tensor:
+    """Return each row's heads of [rows, heads, T, width]."""
+    return values.gather(1, heads[..., None, None].expand(-1, -1, *values.shape[2:]))
+
+
+def _scores(query: Tensor, key: Tensor, scaling: float) -> Tensor:
+    batch, heads, wanted, width = query.shape
+    # Query heads of one key head side by side: no repeated keys are ever stored.
+    grouped = query.reshape(batch, key.shape[1], -1, width)
+    scores = (grouped @ key.transpose(2, 3)).float() * scaling
+    return scores.reshape(batch, heads, wanted, key.shape[2])
+
+
+def _softmax(scores: Tensor, visible: Tensor) -> Tensor:
+    return scores.masked_fill(~visible, torch.finfo(scores.dtype).min).softmax(-1)
 
 
 def _attended(rows: Tensor, value: Tensor) -> Tensor:

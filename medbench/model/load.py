@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medbench import plugins, spec
+from medbench import plugins, processes, spec
 from medbench.backbone import Checkpoint
 from medbench.errors import UserError
 
@@ -59,6 +59,19 @@ def resolve_device(device: str, dtype: str) -> tuple[str, str]:
     if number and int(number) >= count:
         why = f"torch finds {count} of them, cuda:0 to cuda:{count - 1}."
         raise UserError(f"no device '{device}' here", why, "Take one of these.")
+    if kind == "cuda" and processes.count() > 1:
+        device = _own_gpu(device, count)
     if dtype == "auto":
         dtype = "bfloat16" if kind == "cuda" else "float32"
     return device, dtype
+
+
+def _own_gpu(device: str, count: int) -> str:
+    """Return the GPU of this process, where several were started together."""
+    if ":" in device:
+        why = f"{processes.count()} processes were started, and each would take it."
+        raise UserError(f"{device} is one device", why, "Leave out --device.")
+    if processes.local_index() >= count:
+        why = f"torch finds {count}, and each process takes one."
+        raise UserError("more processes than GPUs", why, f"Start {count} on this machine.")
+    return f"cuda:{processes.local_index()}"

@@ -20,7 +20,7 @@ from medbench.model.llava import Backbone
 from medbench.model.rows import RowState
 from medbench.tuning import lora
 
-EXTENSION_FILE = "a3moe.safetensors"
+EXTENSION_FILE = "extension.safetensors"
 
 
 class Extension(RowState, Protocol):

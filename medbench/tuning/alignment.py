@@ -102,6 +102,18 @@ def kl(
     return _over_segments(_row_mean(entropy - cross, rows), present, over_segments)
 
 
+def share_inside(visual_map: Tensor, valid: Tensor, segments: Tensor, present: Tensor) -> Tensor:
+    """Return how much of the attention on the image lies in a segment, of samples that have one.
+
+    Arguments as in `energy`; the map is averaged over its rows, and segments that overlap count
+    once.
+    """
+    pooled = _row_mean(visual_map, valid.to(visual_map.dtype))
+    union = (segments * present[..., None]).amax(1)
+    share = (pooled * union).sum(1) / pooled.sum(1).clamp(min=TINY)
+    return share[present.any(1) & valid.any(1)]
+
+
 def _row_mean(values: Tensor, rows: Tensor) -> Tensor:
     """Return the mean over real query rows: [S, Q, X] and [S, Q] to [S, X]."""
     return torch.einsum("sqx,sq->sx", values, rows) / rows.sum(1, keepdim=True).clamp(min=1)

@@ -51,6 +51,7 @@ class TrainBatch:
     Attributes:
         embeddings: [samples, T, width]; answers stand at the right end.
         labels: int64 [samples, T], the answer's ids at their own places, elsewhere IGNORE.
+        tokens: int64 [samples, T], the ids of prompt and answer; -1 for padding and image.
         masks: what stands where.
         targets: what auxiliary losses compare with, by name.
     """
@@ -58,6 +59,7 @@ class TrainBatch:
     ids: tuple[str, ...]
     embeddings: Tensor
     labels: Tensor
+    tokens: Tensor
     masks: RowMasks
     targets: Mapping[str, Targets]
 
@@ -87,12 +89,14 @@ def collate(backbone: Backbone, examples: Sequence[Example]) -> TrainBatch:
     """Put examples side by side."""
     device = backbone.device
     embed = backbone.language_model.get_input_embeddings()
-    rows, labels, prompts = [], [], []
+    rows, labels, tokens, prompts = [], [], [], []
     for example in examples:
         answer = torch.tensor(example.answer, device=device)
         rows.append(torch.cat([backbone.embed(example.prompt), embed(answer)]))
-        # Shifted by one so that 0 can pad and stand for "no label".
+        # Shifted by one so that 0 can pad and stand for "no label" or "no token".
         labels.append(torch.cat([torch.zeros_like(example.prompt.ids), answer + 1]))
+        written = (example.prompt.ids + 1).masked_fill(example.prompt.visual, 0)
+        tokens.append(torch.cat([written, answer + 1]))
         prompts.append(torch.ones_like(rows[-1][:, 0], dtype=torch.bool))
         prompts[-1][len(example.prompt) :] = False
     padded = left_padded(labels)
@@ -101,6 +105,7 @@ def collate(backbone: Backbone, examples: Sequence[Example]) -> TrainBatch:
         ids=tuple(example.id for example in examples),
         embeddings=left_padded(rows).detach(),
         labels=torch.where(padded > 0, padded - 1, IGNORE),
+        tokens=left_padded(tokens) - 1,
         masks=RowMasks(
             filled=left_padded([torch.ones_like(row[:, 0], dtype=torch.bool) for row in rows]),
             visual=_prompt_mask([example.prompt.visual for example in examples], rows, width),

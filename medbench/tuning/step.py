@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from medbench.method import Tuner
-from medbench.model.attention import AttentionProbe
+from medbench.model.attention import AttentionTap, KeptLayer
 from medbench.model.rows import positions, where
 from medbench.tuning.adapter import Adapter
 from medbench.tuning.batch import IGNORE, TrainBatch
+from medbench.tuning.maps import AttentionMaps
 
 
 @dataclass(frozen=True)
@@ -20,24 +21,41 @@ class TrainView:
 
     Attributes:
         batch: its samples.
-        attention: [samples, layers, heads, Q, N], probabilities of the rows and layers the tuner
-            asked for (`Tuner.queries`, `Tuner.attention_layers`) at the visual columns,
-            normalised over all keys; None if it asked for none.
+        maps: the attention rows and layers that the tuner asked for (`Tuner.queries`,
+            `Tuner.attention_layers`), computed when something is read of them; None if it asked
+            for none.
         valid: bool [samples, Q], which of these rows are real.
         extension: the tuner's own module, or None.
+        notes: what `Tuner.auxiliary` leaves for `Tuner.observe`.
     """
 
     batch: TrainBatch
-    attention: Tensor | None
+    maps: AttentionMaps | None
     valid: Tensor | None
     extension: nn.Module | None
+    notes: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def attention(self) -> Tensor | None:
+        """Probabilities at the visual columns, [samples, layers, heads, Q, N], all of them kept.
+
+        They are normalised over all keys. Where a few heads are enough, `maps` takes less memory.
+        """
+        return None if self.maps is None else self.maps.whole
 
 
 def losses(tuner: Tuner, adapter: Adapter, batch: TrainBatch) -> dict[str, Tensor]:
     """Return every loss by name, each float32 [samples]; "language" is always there."""
+    return seen_losses(tuner, adapter, batch)[1]
+
+
+def seen_losses(
+    tuner: Tuner, adapter: Adapter, batch: TrainBatch
+) -> tuple[TrainView, dict[str, Tensor]]:
+    """Return what a pass shows, and every loss as `losses` does."""
     view, logits = forward(tuner, adapter, batch)
     labels = batch.labels[:, 1 - logits.shape[1] :]
-    return {"language": language_loss(logits, labels), **tuner.auxiliary(view)}
+    return view, {"language": language_loss(logits, labels), **tuner.auxiliary(view)}
 
 
 def forward(tuner: Tuner, adapter: Adapter, batch: TrainBatch) -> tuple[TrainView, Tensor]:
@@ -47,20 +65,19 @@ def forward(tuner: Tuner, adapter: Adapter, batch: TrainBatch) -> tuple[TrainVie
     """
     for state in adapter.backbone.row_states:
         state.begin(batch.masks)
-    queries, valid = None, None
-    maps: dict[int, Tensor] = {}
+    valid = None
+    layers: dict[int, KeptLayer] = {}
     arguments = {}
     wanted = tuner.queries(batch)
     if wanted is not None:
         queries, valid = where(wanted)
-        columns, _ = where(batch.masks.visual)
 
-        def take(layer: int, rows: Tensor) -> None:
+        def take(layer: int, kept: KeptLayer) -> None:
             # Gradient checkpointing runs a layer twice; the second run must not replace the first.
-            maps.setdefault(layer, rows)
+            layers.setdefault(layer, kept)
 
-        layers = tuner.attention_layers(adapter.backbone)
-        arguments["probes"] = (AttentionProbe(queries, columns, take, layers),)
+        read = tuner.attention_layers(adapter.backbone)
+        arguments["taps"] = (AttentionTap(queries, take, read),)
     longest = int(batch.answer.sum(1).max())
     output = adapter.model(
         inputs_embeds=batch.embeddings,
@@ -70,8 +87,8 @@ def forward(tuner: Tuner, adapter: Adapter, batch: TrainBatch) -> tuple[TrainVie
         logits_to_keep=longest + 1,
         **arguments,
     )
-    attention = torch.stack([maps[layer] for layer in sorted(maps)], dim=1) if maps else None
-    return TrainView(batch, attention, valid, adapter.extension), output.logits
+    maps = AttentionMaps(layers, batch.masks.visual) if layers else None
+    return TrainView(batch, maps, valid, adapter.extension), output.logits
 
 
 def language_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -63,13 +63,27 @@ def test_the_datas_own_regions_need_no_models(medbench, tmp_path):
     assert code == 0 and "9 samples" in out and (tmp_path / "v.png").exists()
 
 
+def test_experts_are_asked_ahead_too(medbench, clip, tmp_path):
+    words = ["labels", "--task", "phantom", "--limit", "3"]
+    words += ["--labels", f"open_clip[weights={clip},cache={tmp_path}]"]
+    code, out, err = medbench(*words, "--fit", "pad")
+    assert (code, err) == (0, "")
+    assert "open_clip on phantom, train" in out and "3 samples about 3 pictures" in out
+    (file,) = tmp_path.glob("expert-*.sqlite")
+    before = file.read_bytes()
+    assert medbench(*words, "--fit", "pad")[0] == 0 and file.read_bytes() == before
+    code, _, err = medbench(*words)
+    assert code == 2 and "does not know how the student places images" in err
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (("--labels", "rois"), "no provider named 'rois'"),
         (("--labels", "roi[k=1]"), "roi has no parameter 'k'"),
         (("--labels", "sam-biomedclip[side=a]"), "cannot take side=a"),
-        (("--labels", "biomedclip"), "cannot take regions=biomedclip"),
+        (("--labels", "open_clip", "--view", "v.png"), "open_clip gives no regions"),
+        (("--labels", "open_clip[weights=absent]"), "no CLIP in absent"),
         (("--labels", "npz"), "npz needs a file"),
         (("--labels", "npz[file=absent.npz]"), "no labels in 'absent.npz'"),
         (("--labels", "roi", "--split", "dev"), "phantom has no split 'dev'"),

@@ -26,7 +26,7 @@ def sample(name: str, native: object = None, size: tuple[int, int] = (64, 32)) -
 
 
 def opened(path: Path, samples: list[Sample], **options: bool):
-    return Npz(file=str(path), **options).open(samples, Surroundings(Task(), None))
+    return Npz(file=str(path), **options).open(samples, Surroundings(Task()))
 
 
 def mask(left: int, top: int, right: int, bottom: int, size=(256, 256)) -> np.ndarray:

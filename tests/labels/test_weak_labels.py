@@ -64,7 +64,7 @@ def make(sam_folder: Path, clip: Path, tmp_path: Path, lenient: dict[str, Any]) 
 
 
 def opened(provider: SamBiomedclip) -> dict[str, list[Region]]:
-    regions = provider.open(SAMPLES, Surroundings(Drawn(), None))
+    regions = provider.open(SAMPLES, Surroundings(Drawn()))
     return {one.id: list(regions(one)) for one in SAMPLES}
 
 
@@ -148,8 +148,8 @@ def test_a_killed_job_goes_on_where_it_was(make: Make, monkeypatch: pytest.Monke
 
     provider = make()
     with pytest.raises(KeyboardInterrupt):
-        provider.open(SAMPLES, Surroundings(Drawn(), None, progress=kill))
-    labels = provider.weak_labels(Surroundings(Drawn(), None))
+        provider.open(SAMPLES, Surroundings(Drawn(), progress=kill))
+    labels = provider.weak_labels(Surroundings(Drawn()))
     assert labels.compute(SAMPLES) == 1
     assert labels.compute(SAMPLES) == 0
     assert opened(make()).keys() == whole.keys()
@@ -189,7 +189,7 @@ def test_a_picture_without_segments_has_no_regions(make: Make) -> None:
 
 def test_texts_are_the_tasks_the_published_ones_or_the_question(make: Make) -> None:
     def texts(**settings: Any) -> list[str]:
-        labels = make(**settings).weak_labels(Surroundings(Drawn(), None))
+        labels = make(**settings).weak_labels(Surroundings(Drawn()))
         return [labels.text(one) for one in SAMPLES[1:3]]
 
     assert texts() == ["where ?", "lung is there a nodule ?"]

@@ -2,7 +2,8 @@
 
 Reads one JSON object a line from standard input and answers each with one:
 
-    {"start": {"folder", "arguments", "points", "checkpoints", "file_size"}} -> {"pid"}
+    {"start": {"folder", "arguments", "points", "checkpoints", "file_size", "environment",
+               "suffix"}} -> {"pid"}
     {"wait": pid} -> {"status"}, negative for a signal
 
 A point is [target, "before" or "after", which call of it, action]; targets are
@@ -66,13 +67,22 @@ def act(folder, action, arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def child(folder, arguments, points=(), checkpoints=False, file_size=None):
+def child(
+    folder,
+    arguments,
+    points=(),
+    checkpoints=False,
+    file_size=None,
+    environment=None,
+    suffix="",
+):
     """Run medbench as a process of its own would; never returns."""
     folder = Path(folder)
     os.chdir(folder)
+    os.environ.update(environment or {})
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream, number in (("stdout", 1), ("stderr", 2)):
-        file = os.open(f"{stream}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        file = os.open(f"{stream}{suffix}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, number)
     if checkpoints:
         importlib.import_module("medbench.tuning.loop").SHORTEST = 0.0

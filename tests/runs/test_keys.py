@@ -12,6 +12,7 @@ from PIL import Image
 from medbench import plugins
 from medbench.cell import Request, plan
 from medbench.errors import UserError
+from medbench.method import Tuner
 from medbench.order import in_order
 
 BASE = Request("lora+vcd", "mini", "toy", dtype="float32", device="cpu")
@@ -124,7 +125,8 @@ def other_value(parameter):
 def parameters():
     for kind, name in (("method", "a3tune"), ("method", "vcd"), ("backbone", "toy")):
         for parameter in plugins.get(kind, name).parameters:
-            if parameter.name != "adapter":
+            # The last two want an expert's weights; tests/expert looks after them.
+            if parameter.name not in (*Tuner.unkeyed, "expert", "similarity_weight"):
                 yield kind, name, parameter
 
 
@@ -140,6 +142,28 @@ def test_every_parameter_of_a_plugin_moves_the_key(kind, name, parameter):
     assert key(moved) != key(base)
     # What only decodes needs no other adapter.
     assert (keys(moved)[1] == keys(base)[1]) == (name == "vcd")
+
+
+@pytest.mark.parametrize("text", ["gradient_checkpointing=true", "log_terms_every=7"])
+def test_how_a_training_keeps_and_tells_moves_no_key(text):
+    assert keys(method=f"a3tune[{text}]") == keys(method="a3tune")
+
+
+def test_each_of_several_processes_takes_its_own_gpu_and_the_key_stays(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    alone = key(device="cuda")
+    for name, value in {"WORLD_SIZE": 3, "MASTER_ADDR": "here", "RANK": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    for local in range(2):
+        monkeypatch.setenv("LOCAL_RANK", str(local))
+        cell = plan(replace(BASE, device="cuda"))
+        assert (cell.device, cell.key) == (f"cuda:{local}", alone)
+        with pytest.raises(UserError, match="cuda:1 is one device"):
+            key(device="cuda:1")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match="more processes than GPUs"):
+        key(device="cuda")
 
 
 def test_the_selection_moves_the_key_where_the_preset_sets_it():

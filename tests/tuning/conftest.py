@@ -80,7 +80,6 @@ def expert_targets(index: int) -> dict[str, Tensor]:
     return {
         "similarity": (patches @ patches.T).expand(there, 16, 16),
         "expert_attention": torch.rand(there, 16, generator=generator),
-        "inside": (torch.arange(16) < 16 - index).float().expand(there, 16),
     }
 
 

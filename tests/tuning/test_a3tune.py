@@ -81,17 +81,39 @@ def test_official_is_the_10_code_and_official15_honours_r_and_has_no_balance() -
 
 
 @pytest.mark.parametrize(
-    ("q", "k", "targets"),
-    [(4, 8, set()), (0, 8, {"q_proj"}), (4, 0, {"k_proj"}), (0, 0, {"q_proj", "k_proj"})],
+    ("written", "mixtures", "targets"),
+    [
+        ({}, {"query", "key"}, set()),
+        ({"qmoe": "off"}, {"key"}, {"q_proj"}),
+        ({"kmoe": "off"}, {"query"}, {"k_proj"}),
+        ({"q_experts": 0}, {"key"}, {"q_proj"}),
+        ({"moe": "off"}, set(), {"q_proj", "k_proj"}),
+    ],
 )
 def test_lora_is_on_every_linear_layer_that_has_no_experts(
-    backbone: Backbone, make_tuner: MakeTuner, q: int, k: int, targets: set[str]
+    backbone: Backbone,
+    make_tuner: MakeTuner,
+    written: dict[str, Any],
+    mixtures: set[str],
+    targets: set[str],
 ) -> None:
-    with attached(backbone, make_tuner("a3tune", q_experts=q, k_experts=k)) as adapter:
+    with attached(backbone, make_tuner("a3tune", **written)) as adapter:
         on = {name.split(".")[-4] for name in adapter.trainable() if "lora_A.default" in name}
         assert on == targets | {"v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-        experts = {name.split(".")[1] for name in adapter.trainable() if "extension" in name}
-        assert experts == ({"query"} if q else set()) | ({"key"} if k else set())
+        assert {n.split(".")[1] for n in adapter.trainable() if "extension" in n} == mixtures
+
+
+def test_a3tune_without_its_parts_is_lora_to_the_bit(
+    backbone: Backbone, make_tuner: MakeTuner, example: MakeExample
+) -> None:
+    found = []
+    for tuner in (make_tuner("lora"), make_tuner("a3tune", moe="off", align_weight=0)):
+        with attached(backbone, tuner, seed=3) as adapter:
+            batch = collate(adapter.backbone, [example(i) for i in range(3)])
+            torch.stack([one.sum() for one in losses(tuner, adapter, batch).values()]).sum().backward()
+            found.append({name: weight.grad for name, weight in adapter.trainable().items()})
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])  # type: ignore[arg-type]
 
 
 def test_lora_is_on_every_linear_layer_of_the_language_model_but_the_head(
@@ -281,7 +303,7 @@ def test_fixed_heads_are_those_of_the_untuned_model_on_the_first_batch(
             fixed = tuner.auxiliary(view)["alignment"]
             heads.copy_(now[0])
             assert not torch.allclose(tuner.auxiliary(view)["alignment"], fixed)
-    assert torch.equal(load_file(tmp_path / "a3moe.safetensors")["heads"], wanted)
+    assert torch.equal(load_file(tmp_path / "extension.safetensors")["heads"], wanted)
     log = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     assert log[0]["heads"] == wanted.nonzero().tolist()
     assert not any("heads" in entry for entry in log[1:])
@@ -303,7 +325,7 @@ def test_fixed_heads_do_not_depend_on_the_micro_batch(
     assert found[0] == found[1] == found[2]
 
 
-def test_heads_chosen_per_sample_are_neither_kept_nor_logged(
+def test_heads_chosen_per_sample_are_not_kept(
     backbone: Backbone, make_tuner: MakeTuner, example: MakeExample, tmp_path: Path
 ) -> None:
     for options in ({}, {"head_selection": "fixed", "align_weight": 0}):
@@ -312,7 +334,8 @@ def test_heads_chosen_per_sample_are_neither_kept_nor_logged(
             assert moe_of(adapter).heads is None
             assert "heads" not in moe_of(adapter).state_dict()
             loop.train(tuner, adapter, 4, example, tmp_path, seed=0, epochs=1)
-        assert "heads" not in (tmp_path / LOG).read_text()
+        log = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+        assert not any("heads" in entry for entry in log)
 
 
 def test_an_untrained_adapter_changes_nothing_whatever_its_options(

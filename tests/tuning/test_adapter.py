@@ -28,12 +28,19 @@ TUNERS = [
     ("a3tune", {}),
     ("a3tune", {"kmoe_text_lora": "shared"}),
     ("a3tune", {"moe_router": "mlp"}),
-    ("a3tune", {"q_experts": 0}),
-    ("a3tune", {"k_experts": 0}),
-    ("a3tune", {"q_experts": 0, "k_experts": 0}),
-    ("a3tune", {"q_experts": 0, "k_experts": 0, "head_selection": "fixed"}),
+    ("a3tune", {"qmoe": "off"}),
+    ("a3tune", {"kmoe": "off"}),
+    ("a3tune", {"moe": "off"}),
+    ("a3tune", {"moe": "off", "head_selection": "fixed"}),
     ("a3tune", {"head_selection": "fixed"}),
     ("a3tune", {"variant": "official"}),
+    ("a3tune", {"similarity_weight": 0.5}),
+    ("a3tune", {"similarity_weight": 0.5, "moe": "off"}),
+    ("medalign", {}),
+    ("medalign", {"visual_map": "low_rank"}),
+    ("medalign", {"visual_map": "none"}),
+    ("medalign", {"variant": "official"}),
+    ("medalign", {"drop_wrapped_lora": True}),
 ]
 VARIED = pytest.mark.parametrize(("name", "options"), TUNERS)
 
@@ -83,7 +90,7 @@ def test_only_peft_files_and_the_experts_are_written(
     assert {path.name for path in tmp_path.iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
-        "a3moe.safetensors",
+        "extension.safetensors",
     }
     config = json.loads((tmp_path / CONFIG).read_text())
     assert set(config["target_modules"]) == {
@@ -176,7 +183,7 @@ def _remove(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("damage", [_truncate, _drop_one, _shrink_one, _remove])
-@pytest.mark.parametrize("name", [WEIGHTS, "a3moe.safetensors"])
+@pytest.mark.parametrize("name", [WEIGHTS, "extension.safetensors"])
 def test_a_broken_adapter_is_a_users_error_and_leaves_the_backbone_alone(
     backbone: Backbone,
     make_tuner: MakeTuner,

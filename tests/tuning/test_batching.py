@@ -30,8 +30,18 @@ TUNERS = [
     ("a3tune", {"variant": "official", "R": 3, "moe_test_dropout": False}),
     ("a3tune", {"align_queries": "answer", "align_loss": "kl", "segment_reduce": "mean"}),
     ("a3tune", {"align_queries": "question", "kmoe_combine": "weighted_renorm"}),
-    ("a3tune", {"align_queries": "last", "q_experts": 1, "k_experts": 0}),
+    ("a3tune", {"align_queries": "last", "q_experts": 1, "kmoe": "off"}),
+    ("a3tune", {"similarity_weight": 0.5}),
+    ("medalign", {}),
+    ("medalign", {"visual_map": "low_rank", "query_span": "response", "attn_norm": "softmax"}),
+    ("medalign", {"variant": "official", "drop_wrapped_lora": True, "orthogonal_penalty": 0.1}),
+    ("medalign", {"query_span": "all_text", "visual_map": "none"}),
 ]
+PARTS = {
+    "lora": {"language"},
+    "a3tune": {"language", "alignment"},
+    "medalign": {"language", "similarity", "attention"},
+}
 VARIED = pytest.mark.parametrize(("name", "options"), TUNERS)
 
 
@@ -74,7 +84,7 @@ def test_losses_and_gradients_of_a_padded_batch_are_those_of_single_samples(
             weight.grad = None
         batch = backward(tuner, adapter, examples)
         together = gradients(adapter)
-    assert batch.keys() >= ({"language"} if name == "lora" else {"language", "alignment"})
+    assert batch.keys() >= PARTS[name]
     for part, values in batch.items():
         close(values, torch.cat([one[part] for one in single]))
     assert alone.keys() == together.keys()

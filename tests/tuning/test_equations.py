@@ -272,7 +272,11 @@ def view_of(attention: Tensor, segments: Tensor) -> TrainView:
     valid = torch.ones(1, attention.shape[3], dtype=torch.bool)
     present = torch.ones(1, segments.shape[1], dtype=torch.bool)
     batch = SimpleNamespace(targets={"segments": Targets(segments, present)})
-    return TrainView(cast(Any, batch), attention, valid, None)
+    maps = SimpleNamespace(
+        ratio=lambda valid: visual_ratio(attention, valid),
+        mean=lambda heads: selected_map(attention, heads),
+    )
+    return TrainView(cast(Any, batch), cast(Any, maps), valid, None)
 
 
 def test_eq_12_adds_lambda_times_the_alignment_loss_of_the_top_heads() -> None:

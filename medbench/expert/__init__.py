@@ -1,0 +1,1 @@
+"""Expert vision models: what they see in an image, and how it reaches another grid."""
