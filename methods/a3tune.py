@@ -37,8 +37,8 @@ class A3Tune(Tuner):
         labels: provider of the regions to align with: sam-biomedclip, roi, ...; "wrong" moves the
             true ones away, as a control.
         K: regions aligned with, the likeliest first.
-        threshold: take only regions that fit the question better than that (Eq. 3); none takes
-            the likeliest K whatever their scores.
+        threshold: of those, take only regions that fit the question as well as that (tau of
+            Eq. 3); none takes them whatever their scores.
         moe, qmoe, kmoe: off leaves out both mixtures, Q-MoE or K-MoE; the projection then has
             plain LoRA.
         q_experts, k_experts, k_top: O^q, O^k and B.

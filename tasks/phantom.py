@@ -109,7 +109,23 @@ class Phantom(Task):
         "expert_rank": 8,
         "expert_alpha": 16.0,
     }
-    supervision = {"open_clip": {"weights": "phantom"}}
+    supervision = {
+        "open_clip": {"weights": "phantom"},
+        # The published settings in this world's pixels. Its segments are few, and shown in place:
+        # a crop could not tell left from right.
+        "sam_biomedclip": {
+            "sam": "phantom",
+            "clip": "phantom",
+            "side": 64,
+            "crop_n_layers": 0,
+            "min_mask_region_area": 12,
+            "max_area": 2500,
+            "min_side": 3,
+            "prompt": "blur",
+            "blur": 2.0,
+            "dim": 0.35,
+        },
+    }
 
     max_new_tokens: int = 24
 

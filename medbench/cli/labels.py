@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     type=click.Choice(["pad", "crop", "squash"]),
     help="How the backbone places images; experts' views depend on it.",
 )
-@click.option("--k", "--K", "-K", "k", default=4, show_default=True, help="Regions kept of each sample.")
+@click.option("--k", "--K", "-K", "k", default=4, show_default=True, help="Regions kept of each.")
 @click.option("--limit", type=int, help="Only the first N samples of the split.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--allow-missing-images", is_flag=True, help="Leave out samples without an image.")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medbench import phantom
 from medbench.errors import UserError
 from medbench.memo import Memo
+from medbench.phantom import LABELS
 from medbench.provenance import hash_files
 from medbench.provider import Expert, ExpertView, Surroundings
 from medbench.task import Sample
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from medbench.expert.tower import Tower
     from medbench.model.geometry import Fit
 
-# What the package brings with it for its own phantom.
-BOXED = Path(phantom.__file__).with_name("labels")
 # Raise when the same settings give other views.
 _VIEWS = 1
 
@@ -85,7 +83,7 @@ class ClipExpert(Expert):
             "prenorm": self.prenorm,
             "fit": self.fit(around) or "own",
         }
-        return Memo("expert", made_with, folder=self.cache, shipped=BOXED)
+        return Memo("expert", made_with, folder=self.cache, shipped=LABELS)
 
     def open(
         self, samples: Sequence[Sample], around: Surroundings

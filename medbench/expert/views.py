@@ -29,8 +29,8 @@ class Views:
     """Views from disk where they are, from the tower where they are not.
 
     The tower is loaded when the first view is missing, so nothing of the extra is needed where
-    all are there. On disk a view is two arrays: the upper triangle of its inner products as float16,
-    scaled so that the largest is 1, and the attention on the grid.
+    all are there. On disk a view is two arrays: the upper triangle of its inner products, as
+    float16 and scaled so that the largest is 1, and the attention on the grid.
 
     Args:
         expert: its settings; around: the student's geometry, device, progress.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from medbench.clip import clip_files, clip_folder
 from medbench.errors import UserError
-from medbench.expert.settings import BOXED, ClipExpert
+from medbench.expert.settings import ClipExpert
+from medbench.phantom import LABELS
 
 if TYPE_CHECKING:
     from medbench.expert.tower import Tower
@@ -49,4 +50,4 @@ class OpenClip(ClipExpert):
                 "No path was given.",
                 f'Write "{self.name}[weights=PATH]".',
             )
-        return clip_folder(str(BOXED / "clip") if self.weights == "phantom" else self.weights)
+        return clip_folder(str(LABELS / "clip") if self.weights == "phantom" else self.weights)

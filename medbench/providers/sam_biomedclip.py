@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medbench import phantom
 from medbench.clip import clip_files, clip_folder
 from medbench.errors import UserError
 from medbench.labels.settings import Ranking, Segmentation
 from medbench.memo import Memo
+from medbench.phantom import LABELS
 from medbench.provenance import hash_files
 from medbench.provider import Region, Regions, Surroundings
 from medbench.task import Sample
@@ -19,7 +19,6 @@ from medbench.task import Sample
 if TYPE_CHECKING:
     from medbench.labels.weak import WeakLabels
 
-_BOXED = Path(phantom.__file__).with_name("labels")
 # Raise when the same settings give other segments, or other scores.
 _SEGMENTS, _SCORES = 1, 1
 
@@ -36,7 +35,7 @@ class SamBiomedclip(Segmentation, Ranking, Regions):
     """
 
     name = "sam-biomedclip"
-    paper = "A3Tune, Section 3.1 (Eq. 1 to 3) and its published notebooks"
+    paper = "A3Tune, Section 4.1 (Eq. 3) and its published notebooks"
     unkeyed = ("sam", "clip", "cache")
     variants = {
         "official": {
@@ -70,14 +69,14 @@ class SamBiomedclip(Segmentation, Ranking, Regions):
                 "No path was given.",
                 'Write "sam-biomedclip[sam=PATH]", such as one to sam_vit_h_4b8939.pth.',
             )
-        path = _BOXED / "sam" if self.sam == "phantom" else Path(self.sam).expanduser()
+        path = LABELS / "sam" if self.sam == "phantom" else Path(self.sam).expanduser()
         if not path.exists():
             raise UserError(f"no SAM in {path}", "", "Check the path.")
         return path
 
     def clip_path(self) -> Path:
         """Return the folder of the CLIP."""
-        return _BOXED / "clip" if self.clip == "phantom" else clip_folder(self.clip)
+        return LABELS / "clip" if self.clip == "phantom" else clip_folder(self.clip)
 
     def memos(self) -> tuple[Memo, Memo]:
         """Return where segments and scores are kept."""
@@ -93,8 +92,8 @@ class SamBiomedclip(Segmentation, Ranking, Regions):
             **_settings(self, Ranking, without=("clip", "text")),
         }
         return (
-            Memo("segments", segments, folder=self.cache, shipped=_BOXED),
-            Memo("scores", scores, folder=self.cache, shipped=_BOXED),
+            Memo("segments", segments, folder=self.cache, shipped=LABELS),
+            Memo("scores", scores, folder=self.cache, shipped=LABELS),
         )
 
     def weak_labels(self, around: Surroundings) -> WeakLabels:

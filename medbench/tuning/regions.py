@@ -22,15 +22,15 @@ _PUBLISHED_SIDE = 224
 def selected(
     regions: Sequence[Region], *, most: int, threshold: float | None = None
 ) -> list[Region]:
-    """Return the regions a loss is to use: the first K, or those above a threshold (Eq. 3).
+    """Return the regions a loss is to use: the first K, or those at or above a threshold (Eq. 3).
 
     Args:
         regions: the likeliest first.
-        most: K; threshold: a score that a region must exceed, None for none. Regions that were
+        most: K; threshold: a score that a region must reach, None for none. Regions that were
             compared with nothing have no score and pass it.
     """
     fitting = [
-        one for one in regions if threshold is None or one.score is None or one.score > threshold
+        one for one in regions if threshold is None or one.score is None or one.score >= threshold
     ]
     return fitting[:most]
 

@@ -188,8 +188,8 @@ def test_views_that_are_shipped_are_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     boxed = tmp_path / "boxed"
-    monkeypatch.setattr("medbench.expert.settings.BOXED", boxed)
-    monkeypatch.setattr("medbench.providers.open_clip.BOXED", boxed)
+    monkeypatch.setattr("medbench.expert.settings.LABELS", boxed)
+    monkeypatch.setattr("medbench.providers.open_clip.LABELS", boxed)
     boxed.mkdir()
     Path(expert.weights).rename(boxed / "clip")
     inside = OpenClip(weights="phantom", cache=str(boxed))

@@ -126,7 +126,8 @@ def test_the_first_k_or_those_above_a_threshold_are_taken() -> None:
     regions = [Region(mask(0, 0, 9, 9), score, (4, 4)) for score in (30.0, 20.0, 10.0)]
     scores = lambda found: [one.score for one in found]  # noqa: E731
     assert scores(selected(regions, most=2)) == [30.0, 20.0]
-    assert scores(selected(regions, most=9, threshold=10.0)) == [30.0, 20.0]
+    assert scores(selected(regions, most=9, threshold=20.0)) == [30.0, 20.0]
+    assert scores(selected(regions, most=1, threshold=20.0)) == [30.0]
     assert selected(regions, most=9, threshold=40.0) == []
     unscored = [replace(one, score=None) for one in regions]
     assert len(selected(unscored, most=2, threshold=40.0)) == 2

@@ -110,7 +110,8 @@ def test_a3tune_without_its_parts_is_lora_to_the_bit(
     for tuner in (make_tuner("lora"), make_tuner("a3tune", moe="off", align_weight=0)):
         with attached(backbone, tuner, seed=3) as adapter:
             batch = collate(adapter.backbone, [example(i) for i in range(3)])
-            torch.stack([one.sum() for one in losses(tuner, adapter, batch).values()]).sum().backward()
+            parts = losses(tuner, adapter, batch)
+            torch.stack([one.sum() for one in parts.values()]).sum().backward()
             found.append({name: weight.grad for name, weight in adapter.trainable().items()})
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])  # type: ignore[arg-type]
