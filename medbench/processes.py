@@ -96,7 +96,8 @@ class Team:
     def telling(self) -> Generator[Callable[[bool], None]]:
         """Yield what tells the others whether there is something to do; for the leading process.
 
-        They hear "no" where the block ends, or fails, and has told them nothing.
+        Where the block ends and has told them nothing, they hear "no"; where it fails before, they
+        fail as well.
         """
         told = False
 
@@ -105,11 +106,14 @@ class Team:
             told = True
             self.exchange(lambda: what)
 
+        def fail(error: Exception) -> bool:
+            raise error
+
         try:
             yield tell
-        except Exception:
+        except Exception as error:
             if not told:
-                tell(False)
+                self.exchange(lambda error=error: fail(error))
             raise
         if not told:
             tell(False)

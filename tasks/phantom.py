@@ -99,7 +99,7 @@ class Phantom(Task):
         "batch_size": 32,
         "micro_batch": 32,
         "align_weight": 0.1,
-        "labels": "roi",
+        "K": 1,
         "expert": "open_clip",
         "attention_weight": 0.1,
         "R": 6,

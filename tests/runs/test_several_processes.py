@@ -194,14 +194,16 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all(launched, plugin, sa
         assert launched.said(1) == ""
 
 
-def test_a_lock_held_by_another_run_stops_the_first_and_the_others_end(
+def test_a_lock_held_by_another_run_stops_all_and_one_of_them_says_so(
     launched, server, same, place
 ):
     arguments = (*ARGUMENTS, "lora")
     pause = ("medbench.tuning.loop:_step", "after", 3, "pause")
     pid = server.start(place, arguments, points=[pause])
     same.wait_for(place / "paused")
-    assert launched.run(arguments) == [2, 0]
+    # The others must not wait for a second cell either.
+    assert launched.run((*arguments, "--seeds", "0,1")) == [2, 2]
     assert "another process is writing this run" in launched.said(0)
+    assert launched.said(1) == ""
     (place / "go").touch()
     assert server.wait(pid) == 0
