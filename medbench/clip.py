@@ -16,8 +16,8 @@ from medbench.errors import UserError
 from medbench.extras import importing
 
 _HUB = "hf-hub:"
-_CONFIG = "open_clip_config.json"
-_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ def clip_folder(name: str) -> Path:
     """
     if not name.startswith(_HUB):
         folder = Path(name.removeprefix("local-dir:")).expanduser()
-        if not (folder / _CONFIG).is_file():
+        if not (folder / CONFIG).is_file():
             raise UserError(
                 f"no CLIP in {folder}",
-                f"There is no {_CONFIG}.",
+                f"There is no {CONFIG}.",
                 "Give a folder as open_clip writes it, or hf-hub:ORG/NAME.",
             )
         return folder
@@ -90,9 +90,9 @@ def clip_folder(name: str) -> Path:
 
 def clip_files(folder: Path) -> list[Path]:
     """Return the files that decide what a CLIP does: its description, weights and tokenizer."""
-    weights = [folder / name for name in _WEIGHTS if (folder / name).exists()]
+    weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
     others = ("tokenizer.json", "vocab.txt", "config.json", "tokenizer_config.json")
-    return [folder / _CONFIG, *weights[:1], *(folder / n for n in others if (folder / n).exists())]
+    return [folder / CONFIG, *weights[:1], *(folder / n for n in others if (folder / n).exists())]
 
 
 def load_clip(folder: Path, device: torch.device | str = "cpu") -> Clip:
@@ -121,14 +121,14 @@ def load_clip(folder: Path, device: torch.device | str = "cpu") -> Clip:
 def _advice(folder: Path) -> str:
     """Return what helps against the two things that go wrong with BiomedCLIP's folder."""
     try:
-        text = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
+        text = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
     except (OSError, ValueError, KeyError, TypeError):
-        return f"Check {folder / _CONFIG}."
+        return f"Check {folder / CONFIG}."
     if "proj" in text or "pooler_type" in text:
-        return f"Its {_CONFIG} is of an older open_clip: rename proj and pooler_type to hf_..."
+        return f"Its {CONFIG} is of an older open_clip: rename proj and pooler_type to hf_..."
     if tower := text.get("hf_model_name"):
         return f"Its text tower is described by {tower}: hf download {tower} --include config.json"
-    return f"Check {folder / _CONFIG} and the weights beside it."
+    return f"Check {folder / CONFIG} and the weights beside it."
 
 
 def _normalised(parts: Sequence[Tensor]) -> Tensor:

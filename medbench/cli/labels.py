@@ -66,6 +66,7 @@ def labels(
     for name, value in (("--k", k), ("--first", first), ("--limit", limit)):
         if value is not None and value < 1:
             raise UserError(f"{name} {value} makes no sense", "It is a count.", "Take 1 or more.")
+    _check_writable(npz, view)
     from medbench.cell import prepare_task
 
     facts = plugins.get("task", spec.parse(task).name).attributes
@@ -93,8 +94,9 @@ def labels(
             told |= counts(samples)
             chosen: Labelled = []
         else:
-            chosen = [(sample, list(give(sample))[:k]) for sample in samples]
-            told |= figures(chosen, give, k)
+            whole: Labelled = [(sample, give(sample)) for sample in samples]
+            chosen = [(sample, regions[:k]) for sample, regions in whole]
+            told |= figures(whole, k)
     if npz:
         from medbench.labels import published
 
@@ -113,3 +115,12 @@ def labels(
         return
     for line in describe(told):
         click.echo(line)
+
+
+def _check_writable(npz: Path | None, view: Path | None) -> None:
+    """Refuse files that could not be written, before hours of work and not after."""
+    for path in filter(None, (npz, view)):
+        if not path.absolute().parent.is_dir():
+            raise UserError(f"no folder {path.parent}", f"{path.name} is to be written there.")
+    if view and view.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UserError(f"cannot write a picture to {view}", "", "Name it .png, .jpg or .webp.")

@@ -18,12 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from medbench.clip import CONFIG
 from medbench.errors import UserError
 from medbench.extras import importing
 from medbench.model.geometry import Fit, Geometry
 
 Feature = Literal["block_out", "post_ln", "projected"]
-CONFIG = "open_clip_config.json"
 _SHOWN = 5
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,22 +18,18 @@ Labelled = Sequence[tuple[Sample, Sequence[Region]]]
 _NAMED = 5  # samples without a region that are named
 
 
-def figures(
-    labelled: Labelled, regions: Callable[[Sample], Sequence[Region]], k: int
-) -> dict[str, Any]:
+def figures(whole: Labelled, k: int) -> dict[str, Any]:
     """Return the figures of labelled samples as they are printed and written as JSON.
 
     Args:
-        labelled: samples with the regions kept; regions: gives all of a sample's regions.
-        k: how many are kept at most.
+        whole: samples with all of their regions; k: how many are kept at most.
     """
-    whole = [(sample, list(regions(sample))) for sample, _ in labelled]
-    found = [len(every) for _, every in whole]
-    areas = [float(one.mask.mean()) for _, kept in labelled for one in kept]
-    without = [sample.id for sample, kept in labelled if not kept]
+    found = [len(regions) for _, regions in whole]
+    areas = [float(one.mask.mean()) for _, regions in whole for one in regions[:k]]
+    without = [sample.id for sample, regions in whole if not regions]
     return {
-        **counts([sample for sample, _ in labelled]),
-        "with_region": len(labelled) - len(without),
+        **counts([sample for sample, _ in whole]),
+        "with_region": len(whole) - len(without),
         "without_region": without,
         "k": k,
         "regions_mean": float(np.mean(found)) if found else 0.0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,10 @@ from torch import nn
 
 from medbench.errors import UserError
 from medbench.extras import importing
-from medbench.labels.settings import Segmentation
+from medbench.labels.settings import SAM_CONFIG, SAM_WEIGHTS, Segmentation
 
 Masks = npt.NDArray[np.bool_]
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # The width of the image encoder tells the official checkpoints apart.
 _OFFICIAL = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 
@@ -125,11 +123,6 @@ def load_sam(path: Path, device: torch.device | str = "cpu") -> nn.Module:
     return sam.to(device).eval().requires_grad_(False)
 
 
-def sam_files(path: Path) -> Sequence[Path]:
-    """Return the files that decide what a SAM at this path does."""
-    return [path / CONFIG, path / WEIGHTS] if path.is_dir() else [path]
-
-
 def build_sam(config: dict[str, Any]) -> nn.Module:
     """Build an untrained SAM of the package's own classes from a description (config.json)."""
     with importing("labels"):
@@ -176,5 +169,5 @@ def build_sam(config: dict[str, Any]) -> nn.Module:
 def _described(folder: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:
     from safetensors.torch import load_file
 
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    return build_sam(config), load_file(folder / WEIGHTS)
+    config = json.loads((folder / SAM_CONFIG).read_text(encoding="utf-8"))
+    return build_sam(config), load_file(folder / SAM_WEIGHTS)

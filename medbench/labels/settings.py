@@ -10,6 +10,8 @@ Order = Literal["rgb", "bgr"]
 How = Literal["crop", "blur", "box"]
 Text = Literal["task", "published", "question"]
 
+# A SAM that is no official checkpoint is a folder with these.
+SAM_CONFIG, SAM_WEIGHTS = "config.json", "model.safetensors"
 BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 
 

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from medbench.clip import CONFIG, WEIGHTS
 from medbench.labels.present import present
 from medbench.labels.quality import RIGHT, overlaps
 from medbench.phantom.draw import Mask, draw, lesion_mask, organ_mask, region_mask
@@ -42,7 +43,6 @@ BLUR, DIM = 2.0, 0.35  # how what is outside a segment is shown
 _TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
 _CONTEXT = 32
 _EMBEDDING, _WIDTH, _VISION_LAYERS, _TEXT_LAYERS, _HEADS = 64, 96, 4, 2, 4
-_CONFIG, _WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 _NAMES = (*ORGAN_NAMES, *LESIONS)
 _ASKED_ALONE, _ASKED = 3, 4  # keep these questions apart from those of the splits
 _NOTED = 100  # steps a line of the log
@@ -250,9 +250,9 @@ def write_clip(model: Any, folder: Path) -> None:
     """Write a folder for open_clip's `local-dir:`, its weights in float16."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(clip_config(), indent=1)
-    (folder / _CONFIG).write_text(text + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     weights = {name: one.half().contiguous() for name, one in model.state_dict().items()}
-    save_file(weights, folder / _WEIGHTS)
+    save_file(weights, folder / WEIGHTS[0])
     clip_tokenizer().save_pretrained(folder)
 
 

@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medbench.labels.segment import CONFIG, WEIGHTS, build_sam
+from medbench.labels.segment import build_sam
+from medbench.labels.settings import SAM_CONFIG, SAM_WEIGHTS
 from medbench.phantom.draw import Mask, draw, lesion_mask, organ_mask
 from medbench.phantom.muon import Muon
 from medbench.phantom.train_vision import cosine_after_warmup
@@ -283,9 +284,9 @@ def optimizers(
 def write_sam(sam: Any, folder: Path) -> None:
     """Write a trained SAM's description, and its weights in float16."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(SAM, indent=1) + "\n", encoding="utf-8")
+    (folder / SAM_CONFIG).write_text(json.dumps(SAM, indent=1) + "\n", encoding="utf-8")
     weights = {name: one.half().contiguous() for name, one in sam.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
+    save_file(weights, folder / SAM_WEIGHTS)
 
 
 def _point(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medbench.clip import clip_files, clip_folder
 from medbench.errors import UserError
-from medbench.labels.settings import Ranking, Segmentation
+from medbench.labels.settings import SAM_CONFIG, SAM_WEIGHTS, Ranking, Segmentation
 from medbench.memo import Memo
 from medbench.phantom import LABELS
 from medbench.provenance import hash_files
@@ -112,7 +112,7 @@ class SamBiomedclip(Segmentation, Ranking, Regions):
 
     def _sam_files(self) -> list[Path]:
         path = self.sam_path()
-        return [path / "config.json", path / "model.safetensors"] if path.is_dir() else [path]
+        return [path / SAM_CONFIG, path / SAM_WEIGHTS] if path.is_dir() else [path]
 
 
 def _settings(provider: SamBiomedclip, part: type, *, without: tuple[str, ...]) -> dict[str, Any]:

@@ -89,6 +89,8 @@ def test_experts_are_asked_ahead_too(medbench, clip, tmp_path):
         (("--labels", "roi", "--split", "dev"), "phantom has no split 'dev'"),
         (("--labels", "roi", "--k", "0"), "--k 0 makes no sense"),
         (("--labels", "roi", "--task", "vqa_rad"), "roi cannot run"),
+        (("--labels", "roi", "--view", "sheet.txt"), "cannot write a picture to sheet.txt"),
+        (("--labels", "roi", "--npz", "absent/l.npz"), "no folder absent"),
         (("--labels", "sam-biomedclip[sam=absent.pth]"), "no SAM in absent.pth"),
     ],
 )
