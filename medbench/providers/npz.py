@@ -57,11 +57,16 @@ class Npz(Regions):
                 "Take the file of this task and split, or npz[must_match=false,...].",
             )
 
+        sizes: dict[str, tuple[int, int]] = {}
+
         def regions(sample: Sample) -> list[Region]:
             masks = labels.masks(sample) if sample in labels else ()
             if not len(masks):
                 return []
-            image = images.opened(sample)
-            return [Region(mask, None, (image.height, image.width)) for mask in masks]
+            name = images.name(sample)
+            if name not in sizes:
+                image = images.opened(sample)
+                sizes[name] = (image.height, image.width)
+            return [Region(mask, None, sizes[name]) for mask in masks]
 
         return regions

@@ -66,16 +66,6 @@ def lenient() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def extra() -> None:
-    """Skip what needs medbench[labels] where it is not installed, or does not fit torch."""
-    try:
-        import open_clip  # noqa: F401
-        import segment_anything  # noqa: F401
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"medbench[labels] cannot be imported: {error}")
-
-
-@pytest.fixture(scope="session")
 def sam_folder(extra: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a random SAM of a few thousand weights."""
     from medbench.labels.segment import build_sam
