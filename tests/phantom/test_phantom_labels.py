@@ -13,6 +13,7 @@ import pytest
 
 import medbench
 from medbench import plugins, spec, supervise
+from medbench.model.geometry import Fit
 from medbench.phantom import LABELS
 from medbench.provider import Surroundings
 from medbench.providers.open_clip import OpenClip
@@ -30,6 +31,12 @@ def task() -> Task:
 @pytest.fixture(scope="module")
 def train(task: Task) -> list[Sample]:
     return list(task.samples("train"))
+
+
+@pytest.fixture(scope="module")
+def fit() -> Fit:
+    """Return how the phantom's backbone places images, loaded while every package is there."""
+    return medbench.load_backbone("phantom", device="cpu").geometry.fit
 
 
 @pytest.fixture
@@ -63,10 +70,8 @@ def test_weak_labels_of_the_training_split_are_in_the_box(
 
 
 def test_the_experts_views_of_the_training_split_are_in_the_box(
-    task: Task, train: list[Sample], no_extra: None, tmp_path: Path
+    task: Task, train: list[Sample], fit: Fit, no_extra: None, tmp_path: Path
 ) -> None:
-    # The phantom's backbone squashes its images, which are square anyhow.
-    fit = medbench.load_backbone("phantom", device="cpu").geometry.fit
     view = shipped("open_clip", tmp_path / "cache").open(train, Surroundings(task, fit))
     assert all(view(sample).grid == (8, 8) for sample in train)
     assert not (tmp_path / "cache").exists()
@@ -97,6 +102,7 @@ def test_labels_made_here_are_those_in_the_box(
 def test_views_made_here_are_those_in_the_box(
     task: Task,
     train: list[Sample],
+    fit: Fit,
     extra: None,
     models_only: Path,
     tmp_path: Path,
@@ -104,7 +110,6 @@ def test_views_made_here_are_those_in_the_box(
 ) -> None:
     some = list(islice(train, 16))
     provider = shipped("open_clip", tmp_path / "cache")
-    fit = medbench.load_backbone("phantom", device="cpu").geometry.fit
     wanted = provider.open(some, Surroundings(task, fit))
     monkeypatch.setattr("medbench.expert.settings.LABELS", models_only)
     view = provider.open(some, Surroundings(task, fit))
