@@ -32,8 +32,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write an object as indented JSON with sorted keys, atomically."""
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    """Write an object as indented JSON in its own order, atomically."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
 
 

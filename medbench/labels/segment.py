@@ -89,9 +89,9 @@ def _is_wanted(mask: Masks, settings: Segmentation) -> bool:
         return False
     if not settings.drop_border:
         return True
-    # The published rule is one-sided: x = 0 or y = 0, but the right end beyond 253 of 256.
-    margin = settings.side * 3 // 256
-    beyond = right - 1 > mask.shape[1] - margin or bottom - 1 > mask.shape[0] - margin
+    # The published rule is uneven: pixel 0 on the one side, those past 253 of 255 on the other.
+    last_row, last_column = mask.shape[0] - 1, mask.shape[1] - 1
+    beyond = 255 * (right - 1) > 253 * last_column or 255 * (bottom - 1) > 253 * last_row
     return not (left == 0 or top == 0 or beyond)
 
 

@@ -28,19 +28,12 @@ from medbench.labels.segment import Segmenter, load_sam
 from medbench.labels.settings import Ranking, Segmentation
 from medbench.phantom import world
 from medbench.phantom.build import Clock
+from medbench.phantom.clip_examples import BLUR, DIM, Cut, as_pil, question_text
+from medbench.phantom.clip_model import write_clip
 from medbench.phantom.draw import draw, lesion_mask, organ_mask, region_mask
 from medbench.phantom.questions import KINDS
 from medbench.phantom.splits import SPLITS, Item, Split, items, pool
-from medbench.phantom.train_clip import (
-    BLUR,
-    DIM,
-    ClipRecipe,
-    Cut,
-    as_pil,
-    question_text,
-    train_towers,
-    write_clip,
-)
+from medbench.phantom.train_clip import ClipRecipe, train_towers
 from medbench.phantom.train_sam import SamRecipe, train_sam, write_sam
 from medbench.phantom.world import REFERENCE, SHIFTED, Scene
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from medbench.labels.weak import WeakLabels
 
 # Raise when the same settings give other segments, or other scores.
-_SEGMENTS, _SCORES = 1, 1
+_SEGMENTS, _SCORES = 2, 1
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,21 @@ def test_the_published_filters(wanted: bool, where: tuple[int, int, int, int]) -
     assert len(filtered(masks(where), PUBLISHED)) == wanted
 
 
+@pytest.mark.parametrize(
+    ("wanted", "where"),
+    [
+        (True, (1, 1, 63, 63)),
+        (False, (0, 1, 63, 63)),
+        (False, (1, 0, 63, 63)),
+        (False, (1, 1, 64, 63)),
+        (False, (1, 1, 63, 64)),
+    ],
+)
+def test_a_small_canvas_has_four_edges_too(wanted: bool, where: tuple[int, int, int, int]) -> None:
+    kept = filtered(masks(where, side=64), replace(PUBLISHED, side=64))
+    assert len(kept) == wanted
+
+
 def test_filters_keep_order_and_drop_what_is_empty() -> None:
     made = masks((10, 10, 60, 60), (5, 5, 5, 5), (0, 0, 200, 200), (20, 20, 80, 90))
     kept = filtered(made, PUBLISHED)

@@ -22,22 +22,13 @@ from medbench.clip import load_clip
 from medbench.labels.segment import Segmenter, build_sam, load_sam
 from medbench.labels.settings import Segmentation
 from medbench.phantom import stand_ins as stand_ins_module
+from medbench.phantom.clip_examples import PREFIX, Cut, as_pil, labels_inside, segment_labels, shown
+from medbench.phantom.clip_model import clip_tokenizer, new_clip, write_clip
 from medbench.phantom.draw import draw, lesion_mask, organ_mask
 from medbench.phantom.questions import PHRASINGS
 from medbench.phantom.splits import SPLITS, items, pool
 from medbench.phantom.stand_ins import SEGMENTATION, Recipe, build, cut, mixed, segment_scores
-from medbench.phantom.train_clip import (
-    PREFIX,
-    Cut,
-    as_pil,
-    clip_tokenizer,
-    labels_inside,
-    new_clip,
-    ranking_loss,
-    segment_labels,
-    shown,
-    write_clip,
-)
+from medbench.phantom.train_clip import ranking_loss
 from medbench.phantom.train_sam import SAM, SamRecipe, example, mask_losses, sam_losses, write_sam
 from medbench.phantom.train_vision import MAPS, patch_labels
 from medbench.phantom.world import SHIFTED, Scene, lay_out
