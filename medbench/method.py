@@ -162,7 +162,7 @@ class Tuner(Method):
             draws of dropout.
         epochs: passes over the training split.
         gradient_checkpointing: keep no layer's activations and compute them again on the way
-            back: less memory, about a third more time, and the same result up to rounding.
+            back: less memory for another forward pass, and the same result up to rounding.
         log_terms_every: steps from one line of the log to the next that tells each loss's own
             gradient norm, which takes a backward pass for each; 0 never does.
         adapter: folder of an adapter trained before, to use instead of training.

@@ -10,13 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.slow
-def test_the_decoding_benchmark_prints_a_row_for_each_method():
-    methods = ["greedy", "vcd", "dola", "avisc", "opera"]
-    words = ["--shape", "tiny", "--rounds", "1", "--tokens", "3", "--batch", "2"]
-    words += ["--methods", ",".join(methods)]
+def printed(script, words):
+    """Run a benchmark and return the cells of its tables' rows."""
     result = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "decoding.py"), *words],
+        [sys.executable, str(ROOT / "benchmarks" / script), *words],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -24,7 +21,15 @@ def test_the_decoding_benchmark_prints_a_row_for_each_method():
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")]
+    return [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.slow
+def test_the_decoding_benchmark_prints_a_row_for_each_method():
+    methods = ["greedy", "vcd", "dola", "avisc", "opera"]
+    words = ["--shape", "tiny", "--rounds", "1", "--tokens", "3", "--batch", "2"]
+    words += ["--methods", ",".join(methods)]
+    rows = printed("decoding.py", words)
     assert {len(row) for row in rows} == {8}
     assert [row[0].removeprefix("| ") for row in rows[1:]] == methods
 
@@ -33,16 +38,7 @@ def test_the_decoding_benchmark_prints_a_row_for_each_method():
 def test_the_tuning_benchmark_prints_a_row_for_each_tuner():
     words = ["--layers", "2", "--width", "64", "--heads", "2", "--image", "56"]
     words += ["--rounds", "1", "--steps", "1", "--memory-rounds", "1", "--batches", "1,2"]
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "tuning.py"), *words],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")]
+    rows = printed("tuning.py", words)
     assert {len(row) for row in rows} == {7}
     names = [row[0].removeprefix("| ") for row in rows]
     tuners = ["lora", "a3tune", "medalign", "eager"]
