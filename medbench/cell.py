@@ -17,9 +17,10 @@ from typing import Any
 from medbench import adapter_plan, keys, plugins, provenance, spec, supervise
 from medbench.adapter_plan import AdapterPlan
 from medbench.backbone import Checkpoint
+from medbench.data.image_check import check_images
+from medbench.data.passport import check_questions, passport_of
+from medbench.data.pictures import with_images
 from medbench.errors import UserError
-from medbench.files import with_images
-from medbench.image_check import check_images
 from medbench.method import Decoder, Method, Tuner
 from medbench.metric import Metric
 from medbench.needs import check_depth, require
@@ -69,6 +70,7 @@ class Cell:
     Attributes:
         samples: of the test split, in the fixed order that runs and limits follow, cut to the
             limit; every: all of them.
+        passport: counts and hashes of what was read (`medbench.data.passport`).
         identity: everything that can move an answer; key: its hash.
         missing: ids left out for want of an image.
         providers: of the tuner's targets, by its parameter.
@@ -83,6 +85,7 @@ class Cell:
     samples: tuple[Sample, ...]
     every: tuple[Sample, ...]
     missing: tuple[str, ...]
+    passport: Mapping[str, Any]
     metrics: tuple[Metric, ...]
     device: str
     dtype: str
@@ -113,7 +116,7 @@ def plan(request: Request) -> Cell:
     metrics = tuple(load_metric(name) for name in task.metrics)
     for metric in metrics:
         check_golden(metric)
-    every, missing = _samples(task, "test", allow_missing=request.allow_missing_images)
+    every, missing, passport = _samples(task, "test", allow_missing=request.allow_missing_images)
     samples = every[: request.limit] if request.limit else every
     checkpoint: Checkpoint = plugins.create("backbone", named.backbone_spec)[1]
     methods: list[Method] = [
@@ -183,6 +186,7 @@ def plan(request: Request) -> Cell:
         samples=samples,
         every=every,
         missing=missing,
+        passport=passport,
         metrics=metrics,
         device=device,
         dtype=dtype,
@@ -276,7 +280,8 @@ def prepare_task(
         UserError: the spec is wrong, there are no samples, or an image is broken.
     """
     task = _create_task(spec.parse(written), data)
-    return task, *_samples(task, split, allow_missing=allow_missing)
+    samples, missing, _ = _samples(task, split, allow_missing=allow_missing)
+    return task, samples, missing
 
 
 def _create_task(task_spec: spec.Spec, data: str) -> Task:
@@ -286,8 +291,8 @@ def _create_task(task_spec: spec.Spec, data: str) -> Task:
 
 def _samples(
     task: Task, split: str, *, allow_missing: bool
-) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
-    """Return a split's samples in the order of runs, and the ids left out for want of an image.
+) -> tuple[tuple[Sample, ...], tuple[str, ...], dict[str, Any]]:
+    """Return a split's samples in the order of runs, the ids without image, and their passport.
 
     Raises:
         UserError: there are none, or two of one id, or an image is broken.
@@ -302,8 +307,10 @@ def _samples(
             "Answers are kept by id.",
             "Give every sample of the split an id of its own.",
         )
+    if not missing:
+        check_questions(task, split, found)
     check_images(found)
-    return in_order(found), tuple(missing)
+    return in_order(found), tuple(missing), passport_of(found)
 
 
 def _plan_training(
@@ -321,7 +328,7 @@ def _plan_training(
             f"{task.name} sets no epochs.",
             f'Write "{tuner.name}[epochs=N]".',
         )
-    train, _ = _samples(task, "train", allow_missing=request.allow_missing_images)
+    train, _, _ = _samples(task, "train", allow_missing=request.allow_missing_images)
     return adapter_plan.to_train(
         tuner,
         named.methods[0],

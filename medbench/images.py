@@ -12,8 +12,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from medbench.data.pictures import open_image
 from medbench.errors import UserError
-from medbench.files import open_image
 from medbench.method import Decoder
 from medbench.model.llava import Backbone
 from medbench.task import Sample

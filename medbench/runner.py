@@ -19,6 +19,7 @@ from medbench.decoding.answer import Answer
 from medbench.decoding.context import DecodeContext, DecodeSettings
 from medbench.decoding.loop import decode
 from medbench.decoding.select import resolve
+from medbench.digests import sha256_of
 from medbench.images import ImageEncoder, stacked
 from medbench.memory import explaining_full_memory
 from medbench.metrics.attention import encode_map, encode_mask
@@ -132,7 +133,7 @@ def describe(cell: Cell) -> dict[str, Any]:
         "partial": cell.partial,
         "missing_images": len(cell.missing),
         "samples_with_region": sum(sample.roi is not None for sample in cell.samples),
-        "passport": {split: dict(rows) for split, rows in cell.task.passport.items()},
+        "data": _describe_data(cell),
         "adapter": cell.adapter.key if cell.adapter else None,
         "metrics": [metric.name for metric in cell.metrics],
         "device": cell.device,
@@ -141,6 +142,18 @@ def describe(cell: Cell) -> dict[str, Any]:
         "hardware": provenance.hardware(cell.device),
         "git": provenance.git_state(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _describe_data(cell: Cell) -> dict[str, Any]:
+    """Return which copy of the data set was read, and counts and hashes of what was in it."""
+    edition = cell.task.edition("test")
+    return {
+        "edition": edition.name,
+        "note": edition.note,
+        "files": {file.name: sha256 for file, sha256 in sha256_of(edition.files).items()},
+        "restricted": cell.task.restricted,
+        "passport": dict(cell.passport),
     }
 
 

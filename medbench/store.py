@@ -35,6 +35,8 @@ class RunRecord:
             "unfinished" (some samples answered), or "broken" with `why`.
         limit: as given; missing_images: samples left out for want of an image.
         scores: metric -> value, low, high, n, groups, notes.
+        edition, note: which copy of the data was read, "" for the official one, and what a reader
+            must know of it.
         health: counts over the answers; versions of task and data as in run.json's identity.
     """
 
@@ -51,6 +53,8 @@ class RunRecord:
     done: int = 0
     total: int = 0
     scores: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    edition: str = ""
+    note: str = ""
     health: dict[str, Any] = field(default_factory=dict[str, Any])
     identity: dict[str, Any] = field(default_factory=dict[str, Any])
     why: str = ""
@@ -215,6 +219,7 @@ def _record(folder: Path) -> RunRecord:
         run = read_run(folder)
         scores = read_scores(folder)
         total, shown, partial = run["samples"], run["display"], run["partial"]
+        edition = run["data"]["edition"]
         state = "unfinished"
         if scores is not None:
             state = "partial" if partial else "complete"
@@ -232,6 +237,8 @@ def _record(folder: Path) -> RunRecord:
             scores=scores["scores"] if scores else {},
             health=scores["health"] if scores else {},
             identity=run["identity"],
+            edition="" if edition == "official" else edition,
+            note=run["data"]["note"],
         )
     except (UserError, KeyError, TypeError) as error:
         why = error.what if isinstance(error, UserError) else f"run.json lacks {error}"

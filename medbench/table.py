@@ -39,6 +39,7 @@ class Column:
         limit: how many samples were asked for; None for all.
         missing_images: samples left out for want of an image.
         metric: full name.
+        edition, about: which copy of the data, if not the official one, and what to know of it.
     """
 
     task: str
@@ -47,6 +48,8 @@ class Column:
     limit: int | None
     missing_images: int
     metric: str
+    edition: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,8 @@ def _table(preset: str, partial: bool, records: list[RunRecord], metrics: Sequen
                 record.limit,
                 record.missing_images,
                 metric,
+                record.edition,
+                record.note,
             )
             runs[Row(record.backbone, record.method), column].append(record)
     cells = {

@@ -14,8 +14,8 @@ from medbench.table import Cell, Column, Row, Table
 MISSING = "–"
 CSV_FIELDS = (
     "preset", "partial", "limit", "missing_images", "backbone", "method", "note", "task",
-    "version", "identity", "metric", "value", "low", "high", "n", "groups", "spread", "seeds",
-    "keys",
+    "version", "edition", "identity", "metric", "value", "low", "high", "n", "groups", "spread",
+    "seeds", "keys",
 )  # fmt: skip
 
 
@@ -82,6 +82,10 @@ def caption(table: Table) -> list[str]:
         lines.append(
             "Partial: these runs left samples out and are not to be compared with whole ones."
         )
+    notes = {
+        (column.task, column.edition, column.about) for column in table.columns if column.about
+    }
+    lines += [f"{task} ({edition}): {about}" for task, edition, about in sorted(notes)]
     line = "Percent; q: questions, img: images."
     if any(cell.low is not None for cell in cells):
         line += " [low, high]: 95 % interval over the images."
@@ -151,6 +155,8 @@ def _headers(table: Table) -> list[tuple[str, str, str]]:
     heads: list[tuple[str, str, str]] = []
     for column in table.columns:
         task = column.task
+        if column.edition:
+            task += f" ({column.edition})"
         if column.version != 1:
             task += f" v{column.version}"
         if _has_twin(table, column):

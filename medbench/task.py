@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,8 @@ class Sample:
 
     Attributes:
         id: unique within the task and split; safe to print and to hash.
-        image: a file, or a function that returns a PIL image; opened late.
+        image: a file, or a function that returns a PIL image (a `StoredImage` where it lies
+            within another file); opened late.
         question: as asked, without template or image placeholder.
         answer: the gold answer; may be empty where the data set's is.
         kind: which metrics apply.
@@ -45,6 +46,34 @@ class Sample:
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+@runtime_checkable
+class StoredImage(Protocol):
+    """An image that lies within another file: a table's cell, a member of an archive."""
+
+    def __call__(self) -> Image:
+        """Decode the image."""
+        ...
+
+    def content(self) -> bytes:
+        """Return the image file's bytes as they are stored."""
+        ...
+
+
+@dataclass(frozen=True)
+class Edition:
+    """Which copy of a data set lies in the data folder.
+
+    Attributes:
+        name: "official", or what a mirror or another split is known by, e.g. "huggingface".
+        files: those that questions and answers are read from.
+        note: what a reader of the scores must know, in one sentence; "" for nothing.
+    """
+
+    name: str = "official"
+    files: tuple[Path, ...] = ()
+    note: str = ""
+
+
 @dataclass(frozen=True)
 class Task:
     """Yields the samples of a split from the official files on disk.
@@ -57,7 +86,9 @@ class Task:
         paper, licence, source: where the data come from, for `medbench show`.
         offers: what it has beyond questions, e.g. "roi".
         metrics: full names of the metrics that make its scores.
-        passport: split -> {"rows": n, "ids": sha256 of the ids} that the files must match.
+        passport: split -> what the official files must hold: {"rows": n, "ids": sha256,
+            "questions": sha256} as far as it is known (`medbench.data.passport`).
+        mirrors: the same for other editions: edition -> split -> counts and hashes.
         examples: the first two test samples (id, kind, question, answer) of a task that needs no
             files, so that `medbench show` need not make them.
         tuning: defaults that a tuner takes from this task (epochs, learning rate, ...).
@@ -84,6 +115,7 @@ class Task:
     offers: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ()
     passport: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    mirrors: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
     examples: ClassVar[tuple[tuple[str, str, str, str], ...]] = ()
     tuning: ClassVar[Mapping[str, Any]] = {}
     supervision: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -107,6 +139,20 @@ class Task:
                 passport.
         """
         raise NotImplementedError
+
+    def edition(self, split: str) -> Edition:
+        """Say which copy of the data set lies in the data folder.
+
+        Raises:
+            UserError: none that is known; look-alikes are named.
+        """
+        return Edition()
+
+    def expects(self, split: str) -> Mapping[str, Any]:
+        """Return what the files of this edition must hold: counts and hashes; empty if unknown."""
+        name = self.edition(split).name
+        known = self.passport if name == "official" else self.mirrors.get(name, {})
+        return known.get(split, {})
 
     def ask(self, sample: Sample) -> str:
         """Return the text put to the model for a sample."""

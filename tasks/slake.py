@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medbench.closed import is_closed
+from medbench.data.closed import is_closed
+from medbench.data.find import find_file
+from medbench.data.passport import check_passport
+from medbench.data.read import read_json, read_records
 from medbench.errors import UserError
-from medbench.files import check_passport, find_file, read_json, read_records
 from medbench.task import Kind, Sample, Task
 
 if TYPE_CHECKING:
@@ -130,12 +132,17 @@ class Slake(Task):
             self,
             split,
             [_id(row["qid"]) for row in asked],
-            rows=_ROWS[self.language][split] if self.language in _ROWS else None,
             gaps=[_id(qid) for qid in range(first, last + 1) if str(qid) not in found],
         )
         annotations = _Annotations(path.parent)
         samples = (self._sample(row, annotations) for row in asked)
         yield from (one for one in samples if one.roi or not self.with_region)
+
+    def expects(self, split: str) -> Mapping[str, Any]:
+        """Return what the files must hold in the language asked for."""
+        if self.language in _ROWS:
+            return {"rows": _ROWS[self.language][split]}
+        return super().expects(split)
 
     def _sample(self, row: Mapping[str, Any], annotations: _Annotations) -> Sample:
         name = str(row["img_name"]).replace("\\", "/")
@@ -189,7 +196,7 @@ class Region:
         """
         import numpy as np
 
-        from medbench.files import open_image
+        from medbench.data.pictures import open_image
 
         width, height = open_image(self.image).size
         region = np.zeros((height, width), dtype=bool)

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medbench.closed import is_closed
+from medbench.data.closed import is_closed
+from medbench.data.find import find_file
+from medbench.data.passport import check_passport
+from medbench.data.read import read_records
 from medbench.errors import UserError
-from medbench.files import check_passport, find_file, read_records
 from medbench.task import Kind, Sample, Task
 
 _NAMES = ("VQA_RAD Dataset Public.json", "VQA_RAD_Dataset_Public.json")

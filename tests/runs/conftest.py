@@ -81,7 +81,9 @@ FILED = '''"""Questions in a file, images in a folder."""
 
 from dataclasses import dataclass
 
-from medbench.files import check_passport, find_file, read_records
+from medbench.data.find import find_file
+from medbench.data.passport import check_passport
+from medbench.data.read import read_records
 from medbench.task import Sample, Task
 
 

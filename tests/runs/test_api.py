@@ -130,7 +130,7 @@ def test_adapters_count_their_regions_whole_even_if_training_was_cut(server, pla
 
 
 def test_generate_answers_as_a_run_does(here, run):
-    from medbench.files import open_image
+    from medbench.data.pictures import open_image
 
     rows = store.read_rows(run("vcd[alpha=0.5]"))
     task = medbench.load_task("mini")

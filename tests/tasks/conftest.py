@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from medbench.files import hash_ids
+from medbench.data.passport import hash_ids
 from medbench.tasks import slake as slake_module
 from medbench.tasks import vqa_rad as rad_module
 from medbench.tasks.slake import Slake

@@ -8,16 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medbench.data.find import find_file
+from medbench.data.passport import check_passport, hash_ids
+from medbench.data.pictures import open_image, with_images
+from medbench.data.read import read_json, read_records
 from medbench.errors import UserError
-from medbench.files import (
-    check_passport,
-    find_file,
-    hash_ids,
-    open_image,
-    read_json,
-    read_records,
-    with_images,
-)
 from medbench.task import Sample, Task
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medbench.data.pictures import open_image, with_images
 from medbench.errors import UserError
-from medbench.files import open_image, with_images
 from medbench.provenance import hash_samples
 from medbench.tasks.slake import Slake, labels_in, read_boxes
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 import pytest
 
+from medbench.data.pictures import with_images
 from medbench.errors import UserError
-from medbench.files import with_images
 from medbench.tasks.vqa_rad import VqaRad
 
 Rule = Literal["paper", "dataset", "yesno"]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from medbench.data.pictures import open_image
 from medbench.digests import found_good, remember_good, sha256_of
 from medbench.errors import UserError
-from medbench.files import open_image
 from medbench.task import Sample
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
