@@ -225,7 +225,7 @@ def _train(
         sample = samples[index]
         return Example(
             sample.id,
-            backbone.prompt(cell.task.ask(sample), encoder(sample).features),
+            backbone.prompt(cell.task.ask(sample), encoder(sample).features, training=True),
             backbone.template.encode_answer(backbone.tokenizer, sample.answer),
             {name: target(sample) for name, target in targets.items()},
         )

@@ -108,13 +108,17 @@ class Backbone:
         features = vision_states[self.vision_layer]
         return self.projector(features[:, 1:] if self.vision_select == "patch" else features)
 
-    def prompt(self, question: str, features: Tensor) -> Prompt:
-        """Return the templated prompt of a question about an image with these features [N, D]."""
+    def prompt(self, question: str, features: Tensor, *, training: bool = False) -> Prompt:
+        """Return the templated prompt of a question about an image with these features [N, D].
+
+        With `training` it is the prompt of training samples, which a template may have apart.
+        """
         prompt = self.template.encode(
             self.tokenizer,
             question,
             image_token_id=self.image_token_id,
             image_tokens=len(features),
+            training=training,
         )
         return Prompt(
             prompt.ids.to(self.device),

@@ -49,7 +49,7 @@ def load_llava(
     # transformers passes over a broken generation_config.json, and the end tokens with it.
     if (directory / "generation_config.json").is_file():
         read_json(directory / "generation_config.json")
-    with _quiet():
+    with quiet():
         try:
             loaded: Any = LlavaForConditionalGeneration.from_pretrained(
                 directory,
@@ -221,7 +221,7 @@ def _require_all_tensors(directory: Path, report: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
+def quiet() -> Generator[None]:
     """Keep transformers' progress bars and load reports off the screen while loading."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

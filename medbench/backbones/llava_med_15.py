@@ -1,0 +1,81 @@
+"""LLaVA-Med 1.5 in its original format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from medbench.backbone import Depth
+from medbench.original_checkpoint import OriginalCheckpoint, original_depth, original_files
+
+if TYPE_CHECKING:
+    import torch
+
+    from medbench.model.llava import Backbone
+
+_TEMPLATES = {
+    "vicuna_v1": (
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+        "USER: <image>\n{question} ASSISTANT:"
+    ),
+    "mistral_instruct": "[INST] <image>\n{question} [/INST]",
+}
+
+
+@dataclass(frozen=True)
+class LlavaMed15(OriginalCheckpoint):
+    """LLaVA-Med 1.5: Mistral 7B with CLIP L/14 at 336 pixels, from its original files.
+
+    Args:
+        weights: folder or hub id of the checkpoint.
+        vision: folder or hub id of the vision tower; "" takes what config.json names.
+        vision_weights: the checkpoint holds tower weights which its authors' loader drops; it
+            takes those of OpenAI's CLIP instead, and so did all published results. `checkpoint`
+            takes what is stored.
+        template: `vicuna_v1` is what A3Tune trains and tests with, and the default of the authors'
+            evaluation script; `mistral_instruct` is the conversation of the authors' demo.
+
+    The published evaluation shifts the padded image by a pixel at random; here it is never shifted.
+    """
+
+    name = "llava_med_1.5"
+    paper = "LLaVA-Med (arXiv:2306.00890), version 1.5"
+
+    weights: str = "microsoft/llava-med-v1.5-mistral-7b"
+    vision_weights: Literal["openai", "checkpoint"] = "openai"
+    template: Literal["vicuna_v1", "mistral_instruct"] = "vicuna_v1"
+
+    def files(self) -> Iterator[Path]:
+        """Yield the configs, tokenizer files and weights that are read."""
+        yield from original_files(self, self.vision_weights)
+
+    def depth(self) -> Depth | None:
+        """Return the depth that the two config.json state."""
+        return original_depth(self)
+
+    def load(self, *, device: torch.device, dtype: torch.dtype) -> Backbone:
+        """Load the checkpoint; every tensor must be there and none may be left over."""
+        from medbench.model.original import Original, load_original
+        from medbench.model.template import Template
+        from medbench.model.tokenizer import load_llama_tokenizer
+
+        directory = self.directory()
+        tokenizer = load_llama_tokenizer(directory, slow=False)
+        kind = Original(
+            name=self.name,
+            offers=self.offers,
+            model_type="llava_mistral",
+            fit="pad",
+            template=Template(_TEMPLATES[self.template], after_answer="</s>", image=""),
+        )
+        return load_original(
+            kind,
+            directory,
+            tower=self.tower(required=self.vision_weights == "openai"),
+            vision_weights=self.vision_weights,
+            tokenizer=tokenizer,
+            placement=self.placement(device, dtype),
+        )

@@ -1,0 +1,136 @@
+"""What checkpoints in the original LLaVA layout have in common, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from medbench.backbone import Checkpoint, Depth
+from medbench.errors import UserError
+from medbench.hub import locate
+
+if TYPE_CHECKING:
+    import torch
+
+    from medbench.model.placement import Placement
+
+# Files beside the weights that decide what comes out.
+_SMALL = (
+    "config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "vocab.json",
+    "merges.txt", "added_tokens.json", "special_tokens_map.json",
+)  # fmt: skip
+_TOWER = ("config.json", "preprocessor_config.json")
+
+
+@dataclass(frozen=True)
+class OriginalCheckpoint(Checkpoint):
+    """A checkpoint in the format of its authors, with a vision tower that may lie elsewhere.
+
+    Args:
+        weights: folder or hub id of the checkpoint.
+        vision: folder or hub id of the vision tower; "" takes what config.json names.
+        device_map: `auto`, `balanced` or `sequential` spread the language model over all cards,
+            and over main memory where these are not enough; `none` keeps it on one device.
+        quantize: `4bit` loads the language model's matrices as 4-bit NormalFloat; other answers
+            than those of the paper are to be expected.
+    """
+
+    offers = (
+        "pixels", "image_span", "attention", "hidden_states", "class_attention", "training",
+    )  # fmt: skip
+    unkeyed: ClassVar[tuple[str, ...]] = ("weights", "base", "vision", "device_map")
+
+    weights: str = ""
+    vision: str = ""
+    device_map: Literal["none", "auto", "balanced", "sequential"] = "none"
+    quantize: Literal["none", "4bit"] = "none"
+
+    def directory(self) -> Path:
+        """Return the checkpoint's folder.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not self.weights:
+            raise UserError(
+                f"{self.name} needs weights",
+                "",
+                f'--backbone "{self.name}[weights=DIR]", or a hub id.',
+            )
+        return locate(self.weights, what=self.name)
+
+    def tower(self, *, required: bool) -> Path | None:
+        """Return the vision tower's folder; None if it is not required and not there.
+
+        Raises:
+            UserError: it is required and not there.
+        """
+        directory = self.directory()
+        name = self.vision or _stated(directory, "mm_vision_tower")
+        try:
+            return locate(name, what=f"{self.name}'s vision tower", beside=directory)
+        except UserError as error:
+            if not required and not self.vision:
+                return None
+            do = f"{error.do} Another place is vision=DIR."
+            raise UserError(error.what, error.why, do) from error
+
+    def placement(self, device: torch.device, dtype: torch.dtype) -> Placement:
+        """Return where the weights go, and as what."""
+        from medbench.model.placement import Placement
+
+        return Placement(device, dtype, self.device_map, self.quantize)
+
+
+def original_files(
+    checkpoint: OriginalCheckpoint, vision_weights: Literal["openai", "checkpoint"]
+) -> Iterator[Path]:
+    """Yield the files of a checkpoint and its tower that are read, so that hashes cover them.
+
+    Raises:
+        UserError: something is missing.
+    """
+    from medbench.model.weights import weight_files
+
+    directory = checkpoint.directory()
+    if not (directory / "config.json").is_file():
+        raise UserError(
+            f"no checkpoint in {directory}",
+            "There is no config.json in it.",
+            "Give the folder that holds config.json and the weights.",
+        )
+    yield from (directory / name for name in _SMALL if (directory / name).is_file())
+    yield from weight_files(directory)
+    tower = checkpoint.tower(required=vision_weights == "openai")
+    if tower is not None:
+        yield from (tower / name for name in _TOWER if (tower / name).is_file())
+        if vision_weights == "openai":
+            yield from weight_files(tower)
+
+
+def original_depth(checkpoint: OriginalCheckpoint) -> Depth | None:
+    """Return the depth that a checkpoint's and its tower's config.json state, if they do."""
+    try:
+        language = int(_stated(checkpoint.directory(), "num_hidden_layers"))
+        tower = checkpoint.tower(required=False)
+        if tower is None:
+            return None
+        config = json.loads((tower / "config.json").read_text(encoding="utf-8"))
+        return Depth(language, int(config.get("vision_config", config)["num_hidden_layers"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _stated(directory: Path, name: str) -> str:
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        return str(config[name])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"{directory / 'config.json'} does not say '{name}'",
+            "It is missing, damaged, or of another kind of checkpoint.",
+            "medbench list backbones tells which backbone reads what.",
+        ) from error
