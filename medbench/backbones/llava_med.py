@@ -14,6 +14,7 @@ from medbench.original_checkpoint import OriginalCheckpoint, original_depth, ori
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
 
     from medbench.model.llava import Backbone
 
@@ -101,15 +102,12 @@ class LlavaMed(OriginalCheckpoint):
     def _base(self) -> Path:
         return locate(self.base, what=f"{self.name}'s base")
 
-    def _image_token(self, directory: Path, tokenizer: object) -> int:
-        found = [
-            tokenizer.get_vocab().get(word)  # type: ignore[attr-defined]
-            for word in ("<im_patch>", "<im_start>", "<im_end>")
-        ]
-        if None in found:
+    def _image_token(self, directory: Path, tokenizer: PreTrainedTokenizerBase) -> int:
+        known = tokenizer.get_vocab()
+        if any(word not in known for word in ("<im_patch>", "<im_start>", "<im_end>")):
             raise UserError(
                 f"the tokenizer in {directory} does not know the image's tokens",
                 "It lacks <im_patch>, <im_start> or <im_end>: LLaMA's own, or another model's.",
                 "Take the tokenizer files of the LLaVA-Med checkpoint (added_tokens.json too).",
             )
-        return found[0]
+        return known["<im_patch>"]

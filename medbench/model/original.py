@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -122,13 +122,13 @@ def load_original(
             "Give it: vision=DIR, or take vision_weights=checkpoint.",
         )
     language_model = _load_text(directory, text, placement, tensors)
-    own = language_model.get_input_embeddings().weight
+    own = cast("nn.Embedding", language_model.get_input_embeddings()).weight
     _fill_projector(projector, directory, tensors)
     return Backbone(
         name=kind.name,
         offers=kind.offers,
-        vision_tower=load_tower(source, vision, own.dtype).to(own.device).requires_grad_(False),
-        projector=projector.to(own.device, own.dtype).eval().requires_grad_(False),
+        vision_tower=_at_rest(load_tower(source, vision, own.dtype), own),
+        projector=_at_rest(projector, own),
         language_model=language_model.eval().requires_grad_(False),
         tokenizer=tokenizer,
         template=kind.template,
@@ -250,6 +250,11 @@ def _projector(config: Mapping[str, Any], vision_width: int) -> nn.Module:
         return first
     rest = [part for _ in range(int(deep[1]) - 1) for part in (nn.GELU(), nn.Linear(width, width))]
     return nn.Sequential(first, *rest)
+
+
+def _at_rest(part: Any, beside: torch.Tensor) -> Any:
+    """Return a part that is not trained, on another weight's device and of its type."""
+    return part.to(beside.device, beside.dtype).eval().requires_grad_(False)
 
 
 def _fill_projector(

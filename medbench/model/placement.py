@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,7 +45,7 @@ class Placement:
         }
         if self.quantize == "4bit":
             with importing("4bit"):
-                import bitsandbytes  # noqa: F401  # pyright: ignore[reportMissingImports]
+                importlib.import_module("bitsandbytes")
             from transformers import BitsAndBytesConfig
 
             chosen["quantization_config"] = BitsAndBytesConfig(

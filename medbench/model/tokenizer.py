@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medbench.errors import UserError
 
@@ -46,7 +46,7 @@ def load_llama_tokenizer(directory: Path, *, slow: bool) -> PreTrainedTokenizerF
             directory, lambda: _as_original(LlamaTokenizer.from_pretrained(directory), slow)
         )
     _require(directory, ["tokenizer.json"], "tokenizer.model")
-    return _load(directory, lambda: PreTrainedTokenizerFast.from_pretrained(directory))
+    return _load(directory, PreTrainedTokenizerFast)
 
 
 def load_qwen_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
@@ -55,11 +55,11 @@ def load_qwen_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     Raises:
         UserError: its files are not there, or one is broken.
     """
-    from transformers import Qwen2TokenizerFast
+    from transformers import Qwen2Tokenizer
 
     if not (directory / "tokenizer.json").is_file():
         _require(directory, ["vocab.json", "merges.txt"], "tokenizer.json")
-    return _load(directory, lambda: Qwen2TokenizerFast.from_pretrained(directory))
+    return _load(directory, Qwen2Tokenizer)
 
 
 def _as_original(tokenizer: PreTrainedTokenizerFast, slow: bool) -> PreTrainedTokenizerFast:
@@ -80,7 +80,8 @@ def _as_original(tokenizer: PreTrainedTokenizerFast, slow: bool) -> PreTrainedTo
     rebuilt = Tokenizer.from_str(json.dumps(pipeline))
     if slow:
         rebuilt.decoder = decoders.Decoder.custom(Joining())
-    tokenizer._tokenizer = rebuilt  # noqa: SLF001  (there is no public way to set it)
+    # There is no public way to set it.
+    tokenizer._tokenizer = rebuilt  # pyright: ignore[reportPrivateUsage]
     return tokenizer
 
 
@@ -124,9 +125,9 @@ def _require(directory: Path, names: Sequence[str], other: str) -> None:
         )
 
 
-def _load(directory: Path, make: Callable[[], PreTrainedTokenizerFast]) -> PreTrainedTokenizerFast:
+def _load(directory: Path, kind: Any) -> PreTrainedTokenizerFast:
     try:
-        return make()
+        return kind.from_pretrained(directory)
     # The readers of these formats have no exception in common, and some raise bare ones.
     except Exception as error:
         why = next(iter(str(error).splitlines()), "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -96,10 +96,10 @@ def tower_geometry(directory: Path | None, config: CLIPVisionConfig, fit: Fit) -
     data: dict[str, Any] = {}
     if directory is not None and (directory / "preprocessor_config.json").is_file():
         data = read_json(directory / "preprocessor_config.json")
-    size = config.image_size
+    size, patch = cast("tuple[int, int]", (config.image_size, config.patch_size))
     for name in ("crop_size", "size"):
         stated = data.get(name, size)
-        sides = set(stated.values()) if isinstance(stated, dict) else {stated}
+        sides: set[int] = set(stated.values()) if isinstance(stated, dict) else {stated}
         if sides != {size}:
             raise UserError(
                 f"{directory} scales images in a way medbench does not know",
@@ -108,7 +108,7 @@ def tower_geometry(directory: Path | None, config: CLIPVisionConfig, fit: Fit) -
             )
     return Geometry(
         size=size,
-        patch=config.patch_size,
+        patch=patch,
         fit=fit,
         mean=tuple(data.get("image_mean", CLIP_MEAN)),
         std=tuple(data.get("image_std", CLIP_STD)),
