@@ -175,6 +175,12 @@ def text_config(config: Mapping[str, Any]) -> Any:
     return _TEXT[config["model_type"]][0](**fields)
 
 
+def text_skeleton(text: Any) -> PreTrainedModel:
+    """Return the text model of a config without weights, to ask for names and shapes."""
+    with torch.device("meta"):
+        return _text_class(text)(text)
+
+
 def check_tensors(directory: Path, found: Shapes, text: Any, projector: nn.Module) -> None:
     """Make sure that text model and projector are there as config.json says, and nothing else.
 
@@ -183,9 +189,8 @@ def check_tensors(directory: Path, found: Shapes, text: Any, projector: nn.Modul
     Raises:
         UserError: tensors are missing, left over, or of another shape.
     """
-    with torch.device("meta"):
-        skeleton = _text_class(text)(text)
-    expected = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
+    own = text_skeleton(text).state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     if text.tie_word_embeddings and "lm_head.weight" not in found:
         del expected["lm_head.weight"]
     expected |= {

@@ -42,9 +42,7 @@ def load_llama_tokenizer(directory: Path, *, slow: bool) -> PreTrainedTokenizerF
     from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
     if (directory / "tokenizer.model").is_file():
-        return _load(
-            directory, lambda: _as_original(LlamaTokenizer.from_pretrained(directory), slow)
-        )
+        return _as_original(_load(directory, LlamaTokenizer), slow)
     _require(directory, ["tokenizer.json"], "tokenizer.model")
     return _load(directory, PreTrainedTokenizerFast)
 
