@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     import torch
 
     from medbench.model.llava import Backbone
+    from medbench.model.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,26 @@ class Checkpoint:
             UserError: files are missing, or tensors are missing or left over.
         """
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LargeCheckpoint(Checkpoint):
+    """A checkpoint that may be larger than a card.
+
+    Args:
+        device_map: `auto`, `balanced` or `sequential` spread the language model over all cards,
+            and over main memory and disk where these are not enough; `none` keeps it on one device.
+        quantize: `4bit` loads the language model's matrices as 4-bit NormalFloat, which takes
+            `medbench[4bit]`; other answers than the paper's are to be expected.
+    """
+
+    unkeyed: ClassVar[tuple[str, ...]] = ("weights", "device_map")
+
+    device_map: Literal["none", "auto", "balanced", "sequential"] = "none"
+    quantize: Literal["none", "4bit"] = "none"
+
+    def placement(self, device: torch.device, dtype: torch.dtype) -> Placement:
+        """Return where the weights go, and as what."""
+        from medbench.model.placement import Placement
+
+        return Placement(device, dtype, self.device_map, self.quantize)

@@ -6,16 +6,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from medbench.backbone import Checkpoint, Depth
+from medbench.backbone import Depth, LargeCheckpoint
 from medbench.errors import UserError
 from medbench.hub import locate
-
-if TYPE_CHECKING:
-    import torch
-
-    from medbench.model.placement import Placement
 
 # Files beside the weights that decide what comes out.
 _SMALL = (
@@ -26,16 +21,12 @@ _TOWER = ("config.json", "preprocessor_config.json")
 
 
 @dataclass(frozen=True)
-class OriginalCheckpoint(Checkpoint):
+class OriginalCheckpoint(LargeCheckpoint):
     """A checkpoint in the format of its authors, with a vision tower that may lie elsewhere.
 
     Args:
         weights: folder or hub id of the checkpoint.
         vision: folder or hub id of the vision tower; "" takes what config.json names.
-        device_map: `auto`, `balanced` or `sequential` spread the language model over all cards,
-            and over main memory where these are not enough; `none` keeps it on one device.
-        quantize: `4bit` loads the language model's matrices as 4-bit NormalFloat; other answers
-            than those of the paper are to be expected.
     """
 
     offers = (
@@ -45,8 +36,6 @@ class OriginalCheckpoint(Checkpoint):
 
     weights: str = ""
     vision: str = ""
-    device_map: Literal["none", "auto", "balanced", "sequential"] = "none"
-    quantize: Literal["none", "4bit"] = "none"
 
     def directory(self) -> Path:
         """Return the checkpoint's folder.
@@ -77,12 +66,6 @@ class OriginalCheckpoint(Checkpoint):
                 return None
             do = f"{error.do} Another place is vision=DIR."
             raise UserError(error.what, error.why, do) from error
-
-    def placement(self, device: torch.device, dtype: torch.dtype) -> Placement:
-        """Return where the weights go, and as what."""
-        from medbench.model.placement import Placement
-
-        return Placement(device, dtype, self.device_map, self.quantize)
 
 
 def original_files(

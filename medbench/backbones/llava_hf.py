@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medbench.backbone import Checkpoint, Depth
+from medbench.backbone import Depth, LargeCheckpoint
 from medbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LlavaHF(Checkpoint):
+class LlavaHF(LargeCheckpoint):
     """A LLaVA checkpoint in transformers' own format (llava-hf and exports to it).
 
     Args:
@@ -55,8 +55,7 @@ class LlavaHF(Checkpoint):
             name=self.name,
             offers=self.offers,
             prompt=self.prompt,
-            device=device,
-            dtype=dtype,
+            placement=self.placement(device, dtype),
         )
 
     def _directory(self) -> Path:

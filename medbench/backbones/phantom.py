@@ -52,14 +52,14 @@ class Phantom(Checkpoint):
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Backbone:
         """Load the directory, an ordinary transformers LLaVA."""
         from medbench.model.llava_format import load_llava
+        from medbench.model.placement import Placement
 
         return load_llava(
             self._directory(),
             name=self.name,
             offers=self.offers,
             prompt="",
-            device=device,
-            dtype=dtype,
+            placement=Placement(device, dtype),
         )
 
     def _directory(self) -> Path:

@@ -47,14 +47,23 @@ def join_rows(cache: Cache, other: Cache) -> None:
         extra.keys = extra.values = None
 
 
+def keep_rows(cache: Cache, rows: Tensor) -> None:
+    """Keep only these rows, in this order; int64 [rows]."""
+    for layer in _layers(cache):
+        # Layers of a large model may lie on several cards.
+        chosen = rows.to(layer.keys.device)
+        layer.keys, layer.values = layer.keys[chosen], layer.values[chosen]
+
+
 def move_rows(cache: Cache, rows: Tensor, start: int) -> None:
     """Give each row, from position `start` on, what another one holds there; int64 [rows].
 
     What stands before `start` is not touched, which is most of a cache.
     """
     for layer in _layers(cache):
+        chosen = rows.to(layer.keys.device)
         for states in (layer.keys, layer.values):
-            states[:, :, start:] = states[rows, :, start:]
+            states[:, :, start:] = states[chosen, :, start:]
 
 
 def keep_column(cache: Cache, length: int, columns: Tensor) -> None:
@@ -64,8 +73,9 @@ def keep_column(cache: Cache, length: int, columns: Tensor) -> None:
         columns: int64 [rows], which of the positions after `length`.
     """
     for layer in _layers(cache):
-        layer.keys = _column_kept(layer.keys, length, columns)
-        layer.values = _column_kept(layer.values, length, columns)
+        chosen = columns.to(layer.keys.device)
+        layer.keys = _column_kept(layer.keys, length, chosen)
+        layer.values = _column_kept(layer.values, length, chosen)
 
 
 def _appended(held: Tensor | None, new: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medbench.decoding.cache import join_rows, move_rows, new_cache
+from medbench.decoding.cache import join_rows, keep_rows, move_rows, new_cache
 from medbench.decoding.reading import Reading, early_logits, exits
 from medbench.model.attention import AttentionEdit, AttentionProbe
 from medbench.model.llava import Backbone
@@ -118,7 +118,7 @@ class RowStack:
         if same_prompts:
             move_rows(self.cache, rows, self.prompt_width)
         else:
-            self.cache.batch_select_indices(rows)
+            keep_rows(self.cache, rows)
         self.lengths, self.mask, self.logits = (
             self.lengths[rows],
             self.mask[rows],
@@ -194,10 +194,11 @@ class RowStack:
             edit = AttentionEdit(reading.edit.layers, columns, reading.edit.change)
         with exits(self.backbone, reading.readout, embeddings) as states:
             output = self.forward(embeddings, position_ids, probes=probes, edit=edit)
-        self.logits = output.logits[:, -1].float()
+        # Of a model spread over several cards, the head is on another one than the embeddings.
+        self.logits = output.logits[:, -1].float().to(embeddings.device)
         self.forwards += len(self) * (1 if prompt else new)
         if reading.readout is not None:
-            self.early = early_logits(self.backbone, states, reading.readout)
+            self.early = early_logits(self.backbone, states, reading.readout).to(embeddings.device)
         if prompt and reading.prompt_attention:
             self.prompt_attention = torch.stack(seen, dim=1)[:, :, 0]
         if reading.attention:

@@ -141,17 +141,20 @@ def probed_attention(
         if query.shape[2] > 1:
             whole, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
             output = torch.cat([whole[:, :-1], output], dim=1)
+    # Layers of a large model may lie on several cards; what asks lies on the first.
+    here = query.device
     for probe in probes:
         if probe.layers is None or layer in probe.layers:
-            rows = rows_of(probe.queries)
+            rows = rows_of(probe.queries.to(here))
             if probe.columns is not None:
-                columns = probe.columns[:, None, None, :]
+                columns = probe.columns.to(here)[:, None, None, :]
                 rows = rows.gather(3, columns.expand(*rows.shape[:3], -1))
-            probe.take(layer, rows)
+            probe.take(layer, rows.to(probe.queries.device))
     for tap in taps:
         if tap.layers is None or layer in tap.layers:
-            visible = _visible(attention_mask, tap.queries, query.shape[2], key.shape[2])
-            tap.take(layer, KeptLayer(_at(query, tap.queries), key, visible, scaling))
+            queries = tap.queries.to(here)
+            visible = _visible(attention_mask, queries, query.shape[2], key.shape[2])
+            tap.take(layer, KeptLayer(_at(query, queries), key, visible, scaling))
     return output, None
 
 
@@ -171,7 +174,7 @@ def attention_rows(
     new = query.shape[2]
     scores = _scores(_at(query, queries), key, scaling)
     if edit is not None:
-        place = edit.columns[:, None, :] & (queries == new - 1)[..., None]
+        place = edit.columns.to(query.device)[:, None, :] & (queries == new - 1)[..., None]
         scores = torch.where(place[:, None], edit.change(scores), scores)
     return _softmax(scores, _visible(attention_mask, queries, new, key.shape[2]))
 

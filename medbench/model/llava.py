@@ -144,7 +144,7 @@ class Backbone:
         if prompt.features is None:
             return embedded
         positions = prompt.visual[:, None].expand_as(embedded)
-        return embedded.masked_scatter(positions, prompt.features.to(embedded.dtype))
+        return embedded.masked_scatter(positions, prompt.features.to(embedded))
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return the text of new tokens, special ones left out."""

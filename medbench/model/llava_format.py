@@ -24,6 +24,7 @@ from medbench.errors import UserError
 from medbench.model import attention
 from medbench.model.geometry import Geometry
 from medbench.model.llava import Backbone
+from medbench.model.placement import Placement
 from medbench.model.template import IMAGE, QUESTION, Template
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -36,8 +37,7 @@ def load_llava(
     name: str,
     offers: tuple[str, ...],
     prompt: str,
-    device: torch.device,
-    dtype: torch.dtype,
+    placement: Placement,
 ) -> Backbone:
     """Load a `LlavaForConditionalGeneration` directory.
 
@@ -54,12 +54,12 @@ def load_llava(
             loaded: Any = LlavaForConditionalGeneration.from_pretrained(
                 directory,
                 config=config,
-                dtype=dtype,
                 attn_implementation={"text_config": attention.register(), "vision_config": "sdpa"},
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are in the report, with their names
+                **placement.arguments(),
             )
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -68,7 +68,7 @@ def load_llava(
     model, report = loaded
     _require_all_tensors(directory, report)
     return assemble(
-        model.eval().to(device),
+        model.eval(),
         tokenizer=tokenizer,
         template=read_template(directory, tokenizer, prompt),
         geometry=read_geometry(directory, config),

@@ -33,7 +33,7 @@ def write_tiny(model_type: ModelType, root: Path, *, seed: int = 0, pickled: boo
     """Write a checkpoint of a kind and the tower it names; return the checkpoint's folder.
 
     Args:
-        model_type: "llava" (LLaVA-Med 1.0), "llava_mistral" (1.5), "llava_qwen2" (HuatuoGPT-Vision).
+        model_type: "llava" is LLaVA-Med 1.0, "llava_mistral" 1.5, "llava_qwen2" HuatuoGPT-Vision.
         root: gets the folder `checkpoint`, and the tower where config.json says it is.
         seed: of the weights.
         pickled: write the language model's weights as *.bin, as old checkpoints have them.

@@ -15,7 +15,7 @@ _WORDS = ["笆∥", "笆（", "笆》", "he", "笆》he", "in", "笆（n", "is", "es", "笆
 
 def write_sentencepiece(directory: Path, *, image_tokens: bool) -> int:
     """Write a `tokenizer.model` with byte fallback; return the vocabulary's size."""
-    proto = import_protobuf()
+    proto: Any = import_protobuf()
     model = proto.ModelProto()
     model.trainer_spec.model_type = 2  # byte pair encoding
     model.trainer_spec.byte_fallback = True

@@ -96,6 +96,12 @@ def attached(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             extension = tuner.extend(backbone)
+        if extension is not None and _spread(plain):
+            raise UserError(
+                f"{tuner.name} cannot run on a model spread over several devices",
+                "What it adds beside LoRA lies on one.",
+                "Take device_map=none, or lora, which is spread with the model.",
+            )
         if folder is None:
             model = lora.add(plain, tuner, seed)
         else:
@@ -113,6 +119,10 @@ def attached(
         adapter = Adapter(adapted, model, extension)
         adapter.train(False)
         yield adapter
+
+
+def _spread(model: nn.Module) -> bool:
+    return len({weight.device for weight in model.parameters()}) > 1
 
 
 def _switches(model: nn.Module) -> dict[str, bool]:
