@@ -57,7 +57,7 @@ class LlavaMed(OriginalCheckpoint):
 
         yield from original_files(self, "openai")
         if self.base:
-            yield from weight_files(self._base())
+            yield from weight_files(self.base_directory())
 
     def depth(self) -> Depth | None:
         """Return the depth that the two config.json state."""
@@ -96,10 +96,15 @@ class LlavaMed(OriginalCheckpoint):
             vision_weights="openai",
             tokenizer=tokenizer,
             placement=self.placement(device, dtype),
-            tensors=dict(merged(self._base(), directory)) if self.base else None,
+            tensors=dict(merged(self.base_directory(), directory)) if self.base else None,
         )
 
-    def _base(self) -> Path:
+    def base_directory(self) -> Path:
+        """Return the folder of LLaMA 7B.
+
+        Raises:
+            UserError: there is none.
+        """
         return locate(self.base, what=f"{self.name}'s base")
 
     def _image_token(self, directory: Path, tokenizer: PreTrainedTokenizerBase) -> int:

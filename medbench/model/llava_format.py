@@ -74,6 +74,7 @@ def load_llava(
         geometry=read_geometry(directory, config),
         name=name,
         offers=offers,
+        stop_strings=_stop_strings(directory),
     )
 
 
@@ -85,6 +86,7 @@ def assemble(
     geometry: Geometry,
     name: str,
     offers: tuple[str, ...],
+    stop_strings: tuple[str, ...] = (),
 ) -> Backbone:
     """Take a LLaVA model apart; the parts share its weights."""
     config: Any = model.config
@@ -103,6 +105,7 @@ def assemble(
         eos_token_ids=_end_tokens(model, tokenizer),
         vision_layer=config.vision_feature_layer,
         vision_select="patch" if strategy == "default" else "full",
+        stop_strings=stop_strings,
     )
 
 
@@ -126,10 +129,17 @@ def read_config(directory: Path) -> LlavaConfig:
 def read_template(directory: Path, tokenizer: Any, prompt: str) -> Template:
     """Return the prompt template: the one given, `medbench.json`'s, or the chat template's."""
     end = tokenizer.eos_token or ""
-    if not prompt and (directory / "medbench.json").is_file():
-        prompt = read_json(directory / "medbench.json").get("prompt", "")
-    if prompt:
-        return Template(prompt, after_answer=f" {end}" if end else "")
+    own = directory / "medbench.json"
+    stated = read_json(own) if own.is_file() else {}
+    if prompt or stated.get("prompt"):
+        return Template(
+            prompt or stated["prompt"],
+            training="" if prompt else stated.get("training", ""),
+            before_answer=stated.get("before_answer", " "),
+            after_answer=stated.get("after_answer", f" {end}" if end else ""),
+            special_tokens=stated.get("special_tokens", True),
+            image=stated.get("image", IMAGE),
+        )
     chat = tokenizer.chat_template
     if chat is None and (directory / "chat_template.jinja").is_file():
         chat = (directory / "chat_template.jinja").read_text(encoding="utf-8")
@@ -145,6 +155,11 @@ def read_template(directory: Path, tokenizer: Any, prompt: str) -> Template:
     begin = tokenizer.bos_token
     begins = bool(begin) and text.startswith(begin)
     return Template(text, after_answer=end, special_tokens=not begins)
+
+
+def _stop_strings(directory: Path) -> tuple[str, ...]:
+    own = directory / "medbench.json"
+    return tuple(read_json(own).get("stop", ())) if own.is_file() else ()
 
 
 def read_geometry(directory: Path, config: LlavaConfig) -> Geometry:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from medbench.errors import UserError
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 _BLANK = "▁"
@@ -81,6 +82,30 @@ def _as_original(tokenizer: PreTrainedTokenizerFast, slow: bool) -> PreTrainedTo
     # There is no public way to set it.
     tokenizer._tokenizer = rebuilt  # pyright: ignore[reportPrivateUsage]
     return tokenizer
+
+
+def written_pipeline(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """Return a copy of a tokenizer's pipeline that can be written to a file.
+
+    It splits as the tokenizer does; joining bytes one by one cannot be written.
+    """
+    from tokenizers import Tokenizer, decoders
+
+    pipeline = tokenizer.backend_tokenizer
+    own = pipeline.decoder
+    if type(own) is decoders.Decoder:  # one of ours
+        pipeline.decoder = decoders.Sequence(
+            [
+                decoders.Replace(_BLANK, " "),
+                decoders.ByteFallback(),
+                decoders.Fuse(),
+                decoders.Strip(" ", 1, 0),
+            ]
+        )
+    try:
+        return Tokenizer.from_str(pipeline.to_str())
+    finally:
+        pipeline.decoder = own
 
 
 class Joining:
