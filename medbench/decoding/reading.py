@@ -100,7 +100,8 @@ def early_logits(
 ) -> Tensor:
     """Return float32 [rows, exits, vocabulary] from the layers' states [rows, width]."""
     norm, last = _decoder(backbone).norm, backbone.layers
-    states = {layer: state.to(norm.weight.device) for layer, state in states.items()}
+    # Layers of a large model may lie on several cards.
+    states = {layer: state.to(backbone.device) for layer, state in states.items()}
     # The last state has been through the norm already.
     picked = [
         norm(states[layer]) if readout.norm and layer < last else states[layer]

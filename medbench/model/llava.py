@@ -50,8 +50,11 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the embeddings are, and so where inputs go."""
-        return self._embedding.weight.device
+        """Where the embeddings are computed, and so where inputs go."""
+        # Weights that wait in main memory or on disk have a hook that knows where to go.
+        hook = getattr(self._embedding, "_hf_hook", None)
+        device = getattr(hook, "execution_device", None)
+        return self._embedding.weight.device if device is None else torch.device(device)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,14 +22,15 @@ class Placement:
     Attributes:
         device: where everything goes that is not spread.
         dtype: of the weights; with four bits, of what is computed with them.
-        device_map: "none", or how accelerate spreads the language model over all cards, main
-            memory and disk: "auto", "balanced", "sequential".
+        device_map: "none", or how accelerate spreads the language model over all cards, and over
+            main memory and disk where these are not enough: "auto", "balanced", "sequential", or
+            the device of each module by name.
         quantize: "4bit" loads the language model's matrices as 4-bit NormalFloat (bitsandbytes).
     """
 
     device: torch.device
     dtype: torch.dtype
-    device_map: DeviceMap = "none"
+    device_map: DeviceMap | Mapping[str, str] = "none"
     quantize: Quantize = "none"
 
     def arguments(self) -> dict[str, Any]:
@@ -37,12 +39,12 @@ class Placement:
         Raises:
             UserError: four bits were asked for and bitsandbytes is not installed.
         """
-        spread = self.device_map != "none"
-        chosen: dict[str, Any] = {
-            "dtype": self.dtype,
-            # Straight to the device: no second copy in main memory.
-            "device_map": self.device_map if spread else {"": self.device},
-        }
+        spread = self.device_map
+        if not isinstance(spread, str):
+            spread = dict(spread)
+        elif spread == "none":
+            spread = {"": self.device}  # straight there: no second copy in main memory
+        chosen: dict[str, Any] = {"dtype": self.dtype, "device_map": spread}
         if self.quantize == "4bit":
             with importing("4bit"):
                 importlib.import_module("bitsandbytes")
