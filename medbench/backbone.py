@@ -36,6 +36,7 @@ class Checkpoint:
 
     Class attributes:
         name: what users type; `paper`: where it comes from;
+        licence, source: under what terms the weights can be had, and where;
         offers: what methods may ask of it: "pixels", "image_span", "attention",
             "hidden_states", "class_attention" (of the vision tower's class token), "training";
         unkeyed: parameters that move no answer by themselves; `files()` are hashed instead.
@@ -43,6 +44,8 @@ class Checkpoint:
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    source: ClassVar[str] = ""
     offers: ClassVar[tuple[str, ...]] = ()
     unkeyed: ClassVar[tuple[str, ...]] = ("weights",)
 

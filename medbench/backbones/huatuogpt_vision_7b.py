@@ -33,6 +33,8 @@ class HuatuoGPTVision7B(OriginalCheckpoint):
 
     name = "huatuogpt_vision_7b"
     paper = "HuatuoGPT-Vision (arXiv:2406.19280)"
+    licence = "Apache-2.0 as its hub card says"
+    source = "https://huggingface.co/FreedomIntelligence/HuatuoGPT-Vision-7B"
 
     weights: str = "FreedomIntelligence/HuatuoGPT-Vision-7B"
     vision_weights: Literal["openai", "checkpoint"] = "checkpoint"

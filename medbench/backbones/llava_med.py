@@ -46,6 +46,8 @@ class LlavaMed(OriginalCheckpoint):
 
     name = "llava_med"
     paper = "LLaVA-Med (arXiv:2306.00890)"
+    licence = "Microsoft Research License and the LLaMA licence of its base; for research only"
+    source = "https://github.com/microsoft/LLaVA-Med (delta of version 1.0) and LLaMA 7B from Meta"
 
     weights: str = ""
     base: str = ""

@@ -43,6 +43,8 @@ class LlavaMed15(OriginalCheckpoint):
 
     name = "llava_med_1.5"
     paper = "LLaVA-Med (arXiv:2306.00890), version 1.5"
+    licence = "Apache-2.0 as its hub card says; for research, not for clinical use"
+    source = "https://huggingface.co/microsoft/llava-med-v1.5-mistral-7b"
 
     weights: str = "microsoft/llava-med-v1.5-mistral-7b"
     vision_weights: Literal["openai", "checkpoint"] = "openai"
