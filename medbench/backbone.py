@@ -79,6 +79,7 @@ class LargeCheckpoint(Checkpoint):
     """A checkpoint that may be larger than a card.
 
     Args:
+        weights: where they are.
         device_map: `auto`, `balanced` or `sequential` spread the language model over all cards,
             and over main memory and disk where these are not enough; `none` keeps it on one device.
         quantize: `4bit` loads the language model's matrices as 4-bit NormalFloat, which takes
@@ -87,6 +88,7 @@ class LargeCheckpoint(Checkpoint):
 
     unkeyed: ClassVar[tuple[str, ...]] = ("weights", "device_map")
 
+    weights: str = ""
     device_map: Literal["none", "auto", "balanced", "sequential"] = "none"
     quantize: Literal["none", "4bit"] = "none"
 

@@ -55,6 +55,9 @@ class A3Tune(Tuner):
         segment_reduce: sum (Eq. 10) or mean over segments.
         mask_geometry: "squash" lays masks on a squashed image, as the published code does.
         mask_resize, drop_empty: how masks reach the patch grid.
+        span: where the mixtures look for the image when answering: "fixed" is where it stands in
+            training prompts, as the published code's constants say; on LLaVA-Med 1.0, whose test
+            prompts are a token shorter there, that is a token late.
         moe_test_dropout: keep expert dropout while answering, as the published evaluator does.
         similarity_weight: adds MedAlign's similarity loss with its map; not in the paper.
         expert, similarity_layer: of that loss, as medalign's expert and layer.
@@ -74,6 +77,7 @@ class A3Tune(Tuner):
             "align_reduce": "mean_of_squares",
             "mask_geometry": "squash",
             "drop_empty": False,
+            "span": "fixed",
             "moe_test_dropout": True,
         },
         "official15": {
@@ -82,6 +86,7 @@ class A3Tune(Tuner):
             "align_reduce": "mean_of_squares",
             "mask_geometry": "squash",
             "drop_empty": False,
+            "span": "fixed",
             "moe_test_dropout": True,
         },
     }
@@ -120,6 +125,7 @@ class A3Tune(Tuner):
     mask_geometry: Literal["model", "squash"] = "model"
     mask_resize: Literal["nearest", "area"] = "nearest"
     drop_empty: bool = True
+    span: Literal["computed", "fixed"] = "computed"
     moe_test_dropout: bool = False
     similarity_weight: float = 0.0
     expert: str = "unimed_l14_336"
@@ -185,6 +191,7 @@ class A3Tune(Tuner):
             k_text=self.kmoe_text_lora,
             test_dropout=self.moe_test_dropout,
             keeps_heads=self._keeps_heads,
+            late=_late(backbone) if self.span == "fixed" else 0,
         )
         return A3MoE(backbone.language_model, config)
 
@@ -293,3 +300,13 @@ class A3Tune(Tuner):
         gates = torch.stack([row.gates[visual].view(shape) for row in rows])
         chosen = torch.stack([row.chosen[visual].view(shape) for row in rows])
         return balance_loss(gates, chosen, grouping=self.balance_grouping)
+
+
+def _late(backbone: Backbone) -> int:
+    """Return how many tokens later the image begins in training prompts than in others."""
+    nothing = torch.zeros(backbone.image_tokens, 0)
+    tested, trained = (
+        int(backbone.prompt("", nothing, training=training).visual.nonzero()[0])
+        for training in (False, True)
+    )
+    return trained - tested

@@ -243,6 +243,7 @@ def write_run(root, method, value, **more):
         "samples": 4,
         "partial": False,
         "missing_images": 0,
+        "data": {"edition": "official", "note": ""},
         **more,
     }
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")

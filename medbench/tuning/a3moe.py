@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -20,6 +20,7 @@ class A3MoEConfig:
 
     Attributes:
         keeps_heads: whether to hold a fixed choice of heads (`A3MoE.heads`).
+        late: tokens by which the image is taken to begin too late when answering.
     """
 
     q_experts: int = 4
@@ -35,6 +36,7 @@ class A3MoEConfig:
     k_text: Literal["none", "shared"] = "none"
     test_dropout: bool = False
     keeps_heads: bool = False
+    late: int = 0
 
 
 class QueryMoE(nn.Module):
@@ -161,6 +163,8 @@ class A3MoE(nn.Module):
 
     def begin(self, masks: RowMasks, *, joins: bool = False) -> None:
         """Take the masks of new rows; with `joins` they will stand below those there are."""
+        if self.config.late and not self.training:
+            masks = replace(masks, visual=_later(masks.visual, self.config.late))
         self._masks, self._settled = masks, False
         self._before = self._gates if joins else {}
         self._gates = {}
@@ -235,3 +239,12 @@ class A3MoE(nn.Module):
             return after
         place = after.long().cumsum(1)
         return after & (place > 1) & (place < place[:, -1:])
+
+
+def _later(visual: Tensor, by: int) -> Tensor:
+    """Return image positions [rows, T] moved to later tokens, or to earlier ones."""
+    moved = visual.roll(by, dims=1)
+    # What leaves the row at one end does not come in at the other.
+    edge = slice(0, by) if by > 0 else slice(by, None)
+    moved[:, edge] = False
+    return moved
