@@ -15,10 +15,11 @@ from medbench.model.weights import listed, opened, read_tensors, stored_shapes, 
 _LONGER = ("model.embed_tokens.weight", "lm_head.weight")
 _OWN = "model.mm_projector."
 _NORM = "model.norm.weight"
+_REOPEN_BYTES = 2 * 2**30
 
 
 def merged(base: Path, delta: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of base + delta, one at a time and only one file of each in memory.
+    """Yield the tensors of base + delta, one at a time.
 
     Sums are made in float16, as the authors' program makes them: in float32 they come out
     otherwise. Rows of added tokens and the projector are taken as they are.
@@ -27,15 +28,16 @@ def merged(base: Path, delta: Path) -> Iterator[tuple[str, Tensor]]:
         UserError: the two do not fit together, or a file is broken.
     """
     _check(base, delta)
-    of_base = _reader(base)
-    for path in weight_files(delta):
-        for name, read in opened(path).items():
-            tensor = read()
-            if not name.startswith(_OWN):
-                addend = of_base(name)
-                tensor = tensor.to(torch.float16, copy=True)
-                tensor[: len(addend)] += addend.to(torch.float16)
-            yield name, tensor
+    of_base, of_delta = _reader(base), _reader(delta)
+    for name in stored_shapes(delta):
+        tensor = of_delta(name)
+        if name.startswith(_OWN):
+            yield name, tensor.clone()
+            continue
+        addend = of_base(name)
+        tensor = tensor.to(torch.float16, copy=True)
+        tensor[: len(addend)] += addend.to(torch.float16)
+        yield name, tensor
 
 
 def refuse_a_bare_delta(directory: Path) -> None:
@@ -54,16 +56,24 @@ def refuse_a_bare_delta(directory: Path) -> None:
 
 
 def _reader(directory: Path) -> Callable[[str], Tensor]:
-    """Return a function that reads a tensor by name, with one file open at a time."""
+    """Return a function that reads a tensor by name, with one file open at a time.
+
+    A file is opened anew after some gigabytes: pages once read count as memory until then.
+    """
     places = {name: path for path in weight_files(directory) for name in opened(path)}
     latest: dict[Path, dict[str, Callable[[], Tensor]]] = {}
+    read_bytes = 0
 
     def read(name: str) -> Tensor:
+        nonlocal read_bytes
         path = places[name]
-        if path not in latest:
+        if path not in latest or read_bytes > _REOPEN_BYTES:
             latest.clear()
             latest[path] = opened(path)
-        return latest[path][name]()
+            read_bytes = 0
+        tensor = latest[path][name]()
+        read_bytes += tensor.nbytes
+        return tensor
 
     return read
 

@@ -46,6 +46,7 @@ def write_merged(
         save_file(part, out / file, metadata={"format": "pt"})
         placed |= dict.fromkeys(part, file)
         size += sum(tensor.nbytes for tensor in part.values())
+        part.clear()  # before the next one is gathered
         report(len(placed), total)
     index = {"metadata": {"total_size": size}, "weight_map": placed}
     (out / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
