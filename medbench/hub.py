@@ -19,12 +19,12 @@ def locate(name: str, *, what: str, beside: Path | None = None) -> Path:
     Args:
         name: a path, or a hub id such as "openai/clip-vit-large-patch14-336".
         what: whose folder it is, for the message.
-        beside: a folder that relative paths may start from, as those in a config.json do.
+        beside: a folder that relative paths start from first, as those in its config.json do.
 
     Raises:
         UserError: there is no such folder, or the hub's files are not on this machine.
     """
-    for root in (Path(), *([beside] if beside else [])):
+    for root in (*([beside] if beside else []), Path()):
         folder = root / Path(name).expanduser()
         if folder.is_dir():
             return folder
@@ -47,6 +47,12 @@ def locate(name: str, *, what: str, beside: Path | None = None) -> Path:
 
 def is_hub_id(name: str) -> bool:
     """Say whether a name has the form of a hub id, owner/model."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
     return bool(_HUB_ID.fullmatch(name)) and not name.startswith(".")
 
 

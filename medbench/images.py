@@ -1,10 +1,15 @@
-"""Opening the images of samples, encoding each one once, and keeping what fits in memory."""
+"""Opening the images of samples, encoding each one once, and keeping what fits in memory.
+
+Workers open the images of the next batch while the model is at this one.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +24,8 @@ from medbench.model.llava import Backbone
 from medbench.task import Sample
 
 LIMIT_BYTES = 512 * 2**20
+# Pillow decodes without holding the interpreter's lock; more threads than this wait for the disk.
+WORKERS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,20 @@ class ImageEncoder:
         self._limit = limit
         self._held = 0
         self._kept: OrderedDict[str, Encoded] = OrderedDict()
+        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="images")
+        self._coming: dict[str, Future[tuple[Tensor, str]]] = {}
+
+    def ahead(self, samples: Iterable[Sample]) -> None:
+        """Let workers open the images of samples that are to be asked for next.
+
+        What another call left unasked for is dropped, so that no more than a batch is waiting.
+        """
+        wanted = {name(sample): sample for sample in samples}
+        for key in self._coming.keys() - wanted.keys():
+            self._coming.pop(key).cancel()
+        for key, sample in wanted.items():
+            if key not in self._kept and key not in self._coming:
+                self._coming[key] = self._workers.submit(self._open, sample)
 
     def __call__(self, sample: Sample) -> Encoded:
         """Return a sample's image, encoded.
@@ -65,13 +86,18 @@ class ImageEncoder:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        image = opened(sample)
-        pixels = self._backbone.pixel_values([image])
-        features, looked = encode(self._backbone, self._decoder, pixels)
-        digest = hashlib.sha256(image.tobytes()).hexdigest()
-        encoded = Encoded(pixels[0], features, digest, looked)
+        coming = self._coming.pop(key, None)
+        pixels, digest = coming.result() if coming else self._open(sample)
+        features, looked = encode(self._backbone, self._decoder, pixels[None])
+        encoded = Encoded(pixels, features, digest, looked)
         self._keep(key, encoded)
         return encoded
+
+    def _open(self, sample: Sample) -> tuple[Tensor, str]:
+        """Return a sample's pixels, [3, size, size], and the sha256 of the image as loaded."""
+        image = opened(sample)
+        pixels = self._backbone.pixel_values([image])[0]
+        return pixels, hashlib.sha256(image.tobytes()).hexdigest()
 
     def _keep(self, key: str, encoded: Encoded) -> None:
         self._kept[key] = encoded

@@ -46,7 +46,7 @@ class OriginalCheckpoint(LargeCheckpoint):
         if not self.weights:
             raise UserError(
                 f"{self.name} needs weights",
-                "",
+                "It has no default: a folder or a hub id must be named.",
                 f'--backbone "{self.name}[weights=DIR]", or a hub id.',
             )
         return locate(self.weights, what=self.name)
@@ -58,9 +58,11 @@ class OriginalCheckpoint(LargeCheckpoint):
             UserError: it is required and not there.
         """
         directory = self.directory()
-        name = self.vision or _stated(directory, "mm_vision_tower")
+        what = f"{self.name}'s vision tower"
         try:
-            return locate(name, what=f"{self.name}'s vision tower", beside=directory)
+            if self.vision:
+                return locate(self.vision, what=what)
+            return locate(_stated(directory, "mm_vision_tower"), what=what, beside=directory)
         except UserError as error:
             if not required and not self.vision:
                 return None
@@ -110,6 +112,8 @@ def original_depth(checkpoint: OriginalCheckpoint) -> Depth | None:
 def _stated(directory: Path, name: str) -> str:
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        if config[name] in ("", None):
+            raise ValueError(f"{name} is empty")
         return str(config[name])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(

@@ -156,7 +156,7 @@ class _Search:
         images = int(prompt.visual.sum())
         self.start = len(prompt) - (images - 1 if by_ids else 0)
         self.trust = self._prompt_trust()
-        self.asked = prompt.text_ids
+        self.asked = context.backbone.said_before(prompt)
         counted = 1 if method.opera_compat else counted_ids(prompt, settings.selection)
         self.beams = Beams(method.beams, prompt_ids=counted)
         self.history = _History()

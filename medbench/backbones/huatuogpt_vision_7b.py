@@ -50,10 +50,12 @@ class HuatuoGPTVision7B(OriginalCheckpoint):
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Backbone:
         """Load the checkpoint; every tensor must be there and none may be left over."""
         from medbench.model.original import Original, load_original
+        from medbench.model.original_config import read_original_config
         from medbench.model.template import Template
         from medbench.model.tokenizer import load_qwen_tokenizer
 
         directory = self.directory()
+        read_original_config(directory, "llava_qwen2")  # another kind of checkpoint is said first
         tokenizer = load_qwen_tokenizer(directory)
         kind = Original(
             name=self.name,

@@ -69,10 +69,12 @@ class LlavaMed(OriginalCheckpoint):
         """Load the checkpoint; every tensor must be there and none may be left over."""
         from medbench.model.delta import merged, refuse_a_bare_delta
         from medbench.model.original import Original, load_original
+        from medbench.model.original_config import read_original_config
         from medbench.model.template import Template
         from medbench.model.tokenizer import load_llama_tokenizer
 
         directory = self.directory()
+        read_original_config(directory, "llava")  # another kind of checkpoint is said first
         tokenizer = load_llama_tokenizer(directory, slow=True)
         kind = Original(
             name=self.name,
@@ -88,6 +90,7 @@ class LlavaMed(OriginalCheckpoint):
             ),
             image_token_id=self._image_token(directory, tokenizer),
             stop_strings=("###",),
+            penalises_prompt=True,  # the original generates from ids
         )
         if not self.base:
             refuse_a_bare_delta(directory)

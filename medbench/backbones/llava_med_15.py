@@ -61,10 +61,12 @@ class LlavaMed15(OriginalCheckpoint):
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Backbone:
         """Load the checkpoint; every tensor must be there and none may be left over."""
         from medbench.model.original import Original, load_original
+        from medbench.model.original_config import read_original_config
         from medbench.model.template import Template
         from medbench.model.tokenizer import load_llama_tokenizer
 
         directory = self.directory()
+        read_original_config(directory, "llava_mistral")  # another kind of checkpoint is said first
         tokenizer = load_llama_tokenizer(directory, slow=False)
         kind = Original(
             name=self.name,

@@ -151,7 +151,7 @@ def search(branches: Branches, context: DecodeContext, settings: DecodeSettings)
     """Search with beams; the stack holds one row per branch and sample when it begins."""
     selection, backbone = settings.selection, context.backbone
     width, device = selection.beams, branches.stack.logits.device
-    asked = [prompt.text_ids for prompt in branches.prompts]
+    asked = [backbone.said_before(prompt) for prompt in branches.prompts]
     alive = list(range(len(asked)))
     branches.keep(torch.tensor(alive, device=device).repeat_interleave(width))
     searches = [Beams(width, counted_ids(prompt, selection)) for prompt in branches.prompts]

@@ -43,7 +43,7 @@ def _decode_tokens(
     backbone, samples, limit = context.backbone, len(context.ids), settings.max_new_tokens
     penalty = settings.selection.repetition_penalty
     generators = context.generators("tokens")
-    asked = [prompt.text_ids for prompt in branches.prompts]
+    asked = [backbone.said_before(prompt) for prompt in branches.prompts]
     tokens: list[list[int]] = [[] for _ in range(samples)]
     scores: list[list[Tensor]] = [[] for _ in range(samples)]
     answers: dict[int, Answer] = {}

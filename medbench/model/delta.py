@@ -40,14 +40,19 @@ def merged(base: Path, delta: Path) -> Iterator[tuple[str, Tensor]]:
         yield name, tensor
 
 
+def is_delta(directory: Path) -> bool:
+    """Say whether a checkpoint is a delta: its last norm is near zero, a model's is not."""
+    norm = read_tensors(directory, lambda name: name == _NORM).get(_NORM)
+    return norm is not None and float(norm.float().abs().mean()) < 0.05
+
+
 def refuse_a_bare_delta(directory: Path) -> None:
     """Make sure that a checkpoint is not the delta alone, which loads and answers nonsense.
 
     Raises:
-        UserError: its last norm is near zero, where that of any model is not.
+        UserError: it is.
     """
-    norm = read_tensors(directory, lambda name: name == _NORM).get(_NORM)
-    if norm is not None and float(norm.float().abs().mean()) < 0.05:
+    if is_delta(directory):
         raise UserError(
             f"{directory} holds delta weights",
             "They have to be added to LLaMA 7B; alone they answer nonsense.",
@@ -79,6 +84,12 @@ def _reader(directory: Path) -> Callable[[str], Tensor]:
 
 
 def _check(base: Path, delta: Path) -> None:
+    if not is_delta(delta):
+        raise UserError(
+            f"{delta} is no delta",
+            "Its weights are those of a whole model; base= would be added to them once more.",
+            "Leave out base=.",
+        )
     of_base, of_delta = stored_shapes(base), stored_shapes(delta)
     shared = {name: shape for name, shape in of_delta.items() if not name.startswith(_OWN)}
     wrong = sorted(

@@ -30,6 +30,8 @@ class Backbone:
         language_model: an ordinary causal language model of transformers (peft may wrap it).
         image_token_id: the placeholder in token ids; need not be in the vocabulary.
         eos_token_ids, stop_strings: what ends an answer.
+        penalises_prompt: whether a repetition penalty counts the prompt's text as said before; the
+            originals that generate from embeddings do not see it.
         row_states: parts of an adapter that must follow the rows of a batch.
     """
 
@@ -46,15 +48,13 @@ class Backbone:
     vision_layer: int = -2
     vision_select: Literal["patch", "full"] = "patch"
     stop_strings: tuple[str, ...] = ()
+    penalises_prompt: bool = True
     row_states: tuple[RowState, ...] = ()
 
     @property
     def device(self) -> torch.device:
         """Where the embeddings are computed, and so where inputs go."""
-        # Weights that wait in main memory or on disk have a hook that knows where to go.
-        hook = getattr(self._embedding, "_hf_hook", None)
-        device = getattr(hook, "execution_device", None)
-        return self._embedding.weight.device if device is None else torch.device(device)
+        return computes_on(self._embedding)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -140,6 +140,10 @@ class Backbone:
         after = visual.long().cumsum(0) == visual.sum()
         return Prompt(tensor, visual, after & ~visual, features)
 
+    def said_before(self, prompt: Prompt) -> list[int]:
+        """Return the tokens of a prompt that a repetition penalty counts as said before."""
+        return prompt.text_ids if self.penalises_prompt else []
+
     def embed(self, prompt: Prompt) -> Tensor:
         """Return the prompt's input embeddings, [T, width], image features in their places."""
         embed = self.language_model.get_input_embeddings()
@@ -152,3 +156,11 @@ class Backbone:
     def text(self, tokens: Sequence[int]) -> str:
         """Return the text of new tokens, special ones left out."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+
+def computes_on(embedding: nn.Embedding) -> torch.device:
+    """Return the device that embeddings are computed on."""
+    # Weights that wait in main memory or on disk have a hook that knows where they go.
+    hook = getattr(embedding, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    return embedding.weight.device if device is None else torch.device(device)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from medbench.model.original import PROJECTOR, text_config, text_skeleton
+from medbench.model.original_config import PROJECTOR, text_config, text_skeleton
 from medbench.model.tiny_tokenizers import write_bytewise, write_json, write_sentencepiece
 
 ModelType = Literal["llava", "llava_mistral", "llava_qwen2"]
@@ -51,7 +51,7 @@ def write_tiny(model_type: ModelType, root: Path, *, seed: int = 0, pickled: boo
     write_json(directory / "config.json", config)
     ends = {"bos_token_id": config["bos_token_id"], "eos_token_id": config["eos_token_id"]}
     write_json(directory / "generation_config.json", ends)
-    tensors = _draw(text_skeleton(text_config(config)).state_dict(), seed)
+    tensors = _draw(text_skeleton(text_config(directory, config)).state_dict(), seed)
     tensors |= _draw(_projector_shapes(config), seed + 2)
     if model_type != "llava":
         # Others than the tower's own folder has, so that a mistake is seen.

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from medbench.errors import UserError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+_SENTENCEPIECE = (
+    "tokenizer.model", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",
+)  # fmt: skip
 _BLANK = "▁"
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _WRONG = "\N{REPLACEMENT CHARACTER}"
@@ -43,7 +48,12 @@ def load_llama_tokenizer(directory: Path, *, slow: bool) -> PreTrainedTokenizerF
     from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
     if (directory / "tokenizer.model").is_file():
-        return _as_original(_load(directory, LlamaTokenizer), slow)
+        # In a folder of their own: transformers would look into tokenizer.json first.
+        with TemporaryDirectory() as alone:
+            for name in _SENTENCEPIECE:
+                if (directory / name).is_file():
+                    shutil.copyfile(directory / name, Path(alone) / name)
+            return _as_original(_load(Path(alone), LlamaTokenizer, directory), slow)
     _require(directory, ["tokenizer.json"], "tokenizer.model")
     return _load(directory, PreTrainedTokenizerFast)
 
@@ -58,7 +68,24 @@ def load_qwen_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
 
     if not (directory / "tokenizer.json").is_file():
         _require(directory, ["vocab.json", "merges.txt"], "tokenizer.json")
+        if len((directory / "merges.txt").read_bytes().splitlines()) < 2:
+            raise _unreadable(directory, "merges.txt is empty.")
     return _load(directory, Qwen2Tokenizer)
+
+
+def check_vocabulary(directory: Path, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Make sure that a tokenizer is the model's: it knows no token without an embedding.
+
+    A sentencepiece model has as many tokens as there are rows; others may have fewer.
+
+    Raises:
+        UserError: it has more tokens, or the model's file was cut off.
+    """
+    known = len(tokenizer)
+    whole = known == rows if (directory / "tokenizer.model").is_file() else known <= rows
+    if not whole:
+        why = f"It has {known} tokens; the model has embeddings of {rows}."
+        raise _unreadable(directory, why)
 
 
 def _as_original(tokenizer: PreTrainedTokenizerFast, slow: bool) -> PreTrainedTokenizerFast:
@@ -148,14 +175,18 @@ def _require(directory: Path, names: Sequence[str], other: str) -> None:
         )
 
 
-def _load(directory: Path, kind: Any) -> PreTrainedTokenizerFast:
+def _load(directory: Path, kind: Any, named: Path | None = None) -> PreTrainedTokenizerFast:
     try:
         return kind.from_pretrained(directory)
     # The readers of these formats have no exception in common, and some raise bare ones.
     except Exception as error:
         why = next(iter(str(error).splitlines()), "")
-        raise UserError(
-            f"cannot read the tokenizer in {directory}",
-            f"{type(error).__name__}: {why}",
-            "A file is cut off or damaged; download it again.",
-        ) from error
+        raise _unreadable(named or directory, f"{type(error).__name__}: {why}") from error
+
+
+def _unreadable(directory: Path, why: str) -> UserError:
+    return UserError(
+        f"cannot read the tokenizer in {directory}",
+        why,
+        "A file is cut off, damaged, or another model's; download it again.",
+    )

@@ -6,6 +6,7 @@ what follows the outer modules, so that files and installed version may be of an
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +18,13 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from medbench.errors import UserError
 from medbench.model.geometry import Fit, Geometry
 from medbench.model.llava_format import CLIP_MEAN, CLIP_STD, quiet, read_json
-from medbench.model.weights import read_tensors, require, stored_shapes
+from medbench.model.using import using
+from medbench.model.weights import listed, read_tensors, require, stored_shapes
 
 # Outer modules by which a tower's tensors are named, here and there.
 _OUTER = re.compile(r"^(?:model\.)?(?:vision_tower\.)*(?:vision_model\.)?")
+# What a processor does with every image, unless it says no.
+_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 # OpenAI's large towers, for checkpoints that hold the weights but not the tower's config.
 _KNOWN = {"openai/clip-vit-large-patch14": 224, "openai/clip-vit-large-patch14-336": 336}
 
@@ -60,7 +64,31 @@ def tower_config(directory: Path | None, name: str) -> CLIPVisionConfig:
             f"The model_type in its config.json is '{kind}'.",
             "Give the folder of the CLIP that the model was trained with: vision=DIR.",
         )
-    return CLIPVisionConfig(**(data["vision_config"] if kind == "clip" else data))
+    with using(directory), quiet():
+        config = CLIPVisionConfig(**(data["vision_config"] if kind == "clip" else data))
+        _skeleton(config)
+        return config
+
+
+def check_tower(
+    directory: Path, found: Mapping[str, tuple[int, ...]], config: CLIPVisionConfig
+) -> None:
+    """Make sure that a tower stored in a checkpoint has the sizes of the one that is taken.
+
+    Raises:
+        UserError: they differ: the tower is another one than the model was trained with.
+    """
+    shapes = _plainly({name: shape for name, shape in found.items() if in_checkpoint(name)})
+    expected = _expected(config)
+    other = sorted(
+        name for name in shapes.keys() & expected.keys() if shapes[name] != expected[name]
+    )
+    if other:
+        raise UserError(
+            f"{directory} was trained with another vision tower",
+            f"{len(other)} tensors stored in it are of another shape: {listed(other)}.",
+            "Leave out vision=, or give the folder of the tower that config.json names.",
+        )
 
 
 def load_tower(directory: Path, config: CLIPVisionConfig, dtype: torch.dtype) -> CLIPVisionModel:
@@ -69,13 +97,17 @@ def load_tower(directory: Path, config: CLIPVisionConfig, dtype: torch.dtype) ->
     Raises:
         UserError: tensors are missing, left over, or of another shape.
     """
-    with torch.device("meta"):
-        skeleton = CLIPVisionModel(config)
-    names = {_plain(name): name for name in skeleton.state_dict()}
-    expected = {name: tuple(skeleton.state_dict()[full].shape) for name, full in names.items()}
-    shapes = {name: shape for name, shape in stored_shapes(directory).items() if _of_tower(name)}
+    names = {_plain(name): name for name in _skeleton(config).state_dict()}
+    expected = _expected(config)
+
+    def of_tower(name: str) -> bool:
+        # Some files have no outer module to tell by.
+        inside = in_checkpoint(name) or name.startswith("vision_model.")
+        return inside or _plain(name) in expected
+
+    shapes = {name: shape for name, shape in stored_shapes(directory).items() if of_tower(name)}
     require(directory, _plainly(shapes), expected)
-    tensors = _plainly(read_tensors(directory, _of_tower))
+    tensors = _plainly(read_tensors(directory, of_tower))
     with quiet():
         model = CLIPVisionModel.from_pretrained(
             None,
@@ -97,26 +129,50 @@ def tower_geometry(directory: Path | None, config: CLIPVisionConfig, fit: Fit) -
     if directory is not None and (directory / "preprocessor_config.json").is_file():
         data = read_json(directory / "preprocessor_config.json")
     size, patch = cast("tuple[int, int]", (config.image_size, config.patch_size))
-    for name in ("crop_size", "size"):
-        stated = data.get(name, size)
-        sides: set[int] = set(stated.values()) if isinstance(stated, dict) else {stated}
-        if sides != {size}:
-            raise UserError(
-                f"{directory} scales images in a way medbench does not know",
-                f"Its processor's {name} is {stated}; the tower takes {size} pixels.",
-                "Give the folder of the CLIP that the model was trained with: vision=DIR.",
-            )
-    return Geometry(
-        size=size,
-        patch=patch,
-        fit=fit,
-        mean=tuple(data.get("image_mean", CLIP_MEAN)),
-        std=tuple(data.get("image_std", CLIP_STD)),
+    mean, std = data.get("image_mean", CLIP_MEAN), data.get("image_std", CLIP_STD)
+    stated = {
+        "crop_size": _sides(data.get("crop_size", size)) == {size},
+        "size": _sides(data.get("size", size)) == {size},
+        "image_mean": _is_colour(mean),
+        "image_std": _is_colour(std) and all(value > 0 for value in std),
+        "resample": data.get("resample", 3) == 3,  # bicubic
+        "rescale_factor": math.isclose(data.get("rescale_factor") or 1 / 255, 1 / 255),
+        **{name: data.get(name, True) for name in _STEPS},
+    }
+    wrong = [name for name, fine in stated.items() if not fine]
+    if wrong:
+        raise UserError(
+            f"{directory} scales images in a way medbench does not know",
+            f"Its processor's {wrong[0]} is {data.get(wrong[0])}; the tower takes {size} pixels.",
+            "Give the folder of the CLIP that the model was trained with: vision=DIR.",
+        )
+    return Geometry(size=size, patch=patch, fit=fit, mean=tuple(mean), std=tuple(std))
+
+
+def _sides(stated: Any) -> set[Any]:
+    """Return the lengths of sides that a processor states, as a number or by name."""
+    if isinstance(stated, dict):
+        return set(cast("dict[str, Any]", stated).values())
+    return {stated} if isinstance(stated, int) else set()
+
+
+def _is_colour(values: Any) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and len(cast("list[Any]", values)) == 3
+        and all(isinstance(value, int | float) for value in cast("list[Any]", values))
     )
 
 
-def _of_tower(name: str) -> bool:
-    return in_checkpoint(name) or name.startswith("vision_model.")
+def _skeleton(config: CLIPVisionConfig) -> CLIPVisionModel:
+    """Return a tower without weights, to ask for names and shapes."""
+    with torch.device("meta"):
+        return CLIPVisionModel(config)
+
+
+def _expected(config: CLIPVisionConfig) -> dict[str, tuple[int, ...]]:
+    own = _skeleton(config).state_dict()
+    return {_plain(name): tuple(tensor.shape) for name, tensor in own.items()}
 
 
 def _plainly(named: Mapping[str, Any]) -> dict[str, Any]:

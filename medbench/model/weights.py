@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import pickle
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -27,23 +28,22 @@ _NAMED = 8
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """Return the weight files of a folder, sorted; one format only, safetensors before pickles.
+    """Return the weight files of a folder, sorted: those that transformers takes.
+
+    One format only, safetensors before pickles; a single file before those of an index.
 
     Raises:
         UserError: there are none, or an index names files that are not there.
     """
     for name in _SINGLE:
+        if (directory / name).is_file():
+            return [directory / name]
         index = directory / f"{name}.index.json"
         if index.is_file():
             return _sharded(index)
-        if (directory / name).is_file():
-            return [directory / name]
-    loose = sorted(directory.glob("*.safetensors"))
-    if loose:
-        return loose
     raise UserError(
         f"no weights in {directory}",
-        "There is no *.safetensors and no pytorch_model*.bin in it.",
+        "There is neither model.safetensors nor pytorch_model.bin in it, nor an index of parts.",
         "Download the checkpoint again, all of its files.",
     )
 
@@ -172,8 +172,14 @@ def _itself(tensor: Tensor) -> Tensor:
 
 def _unpickled(path: Path, device: str) -> dict[str, Tensor]:
     try:
-        # Mapped into memory: a page is read when its tensor is.
-        tensors = torch.load(path, map_location=device, mmap=True, weights_only=True)
+        # Mapped into memory: a page is read when its tensor is. Files of before 2020 cannot be.
+        tensors = torch.load(
+            path, map_location=device, mmap=zipfile.is_zipfile(path), weights_only=True
+        )
+        if not isinstance(tensors, dict) or not all(
+            isinstance(name, str) and torch.is_tensor(tensor) for name, tensor in tensors.items()
+        ):
+            raise ValueError("it holds something else than tensors by name")
         return {name: tensors[name] for name in _kept(tensors)}
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise _broken(path, error) from error

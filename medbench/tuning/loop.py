@@ -59,6 +59,7 @@ def train(
     *,
     seed: int,
     epochs: int,
+    soon: Callable[[Sequence[int]], None] = lambda _: None,
     report: Callable[[Progress], None] = lambda _: None,
     team: Team | None = None,
 ) -> None:
@@ -71,6 +72,7 @@ def train(
         count: number of training samples; example: encodes the i-th of them.
         folder: gets `train.jsonl`, one line a step, and `checkpoint.pt`, which whoever saves the
             adapter deletes when that is done.
+        soon: is told before each step which samples this process takes in it and in the next.
         report: called after each step.
         team: the processes that train together; all of them call this, and the leading one
             writes. By default this process alone.
@@ -97,9 +99,11 @@ def train(
     log = (folder / LOG).open("a", encoding="utf-8") if team.leads else None
     recompute = recomputing(adapter) if tuner.gradient_checkpointing else nullcontext()
     with recompute, log or nullcontext():
-        for step, chosen in enumerate(_order(count, tuner.batch_size, epochs, seed)):
+        order = [*_order(count, tuner.batch_size, epochs, seed)]
+        for step, (chosen, following) in enumerate(zip(order, [*order[1:], []], strict=True)):
             if step < done:
                 continue
+            soon([*team.share(chosen), *team.share(following)])
             decided = {} if step else _calibrated(tuner, adapter, chosen, example, team)
             entry = _step(tuner, adapter, chosen, example, optimizer, seed, step, team)
             schedule.step()

@@ -89,7 +89,9 @@ def test_what_a_tuner_adds_cannot_be_spread(spec, monkeypatch):
     from medbench.tuning.adapter import attached
 
     spread = load(spec, monkeypatch, device_map=SPREAD)
-    _, tuner = plugins.create("method", specs.parse("a3tune[align_weight=0.1,q_experts=2,k_experts=2,k_top=1]"))
+    _, tuner = plugins.create(
+        "method", specs.parse("a3tune[align_weight=0.1,q_experts=2,k_experts=2,k_top=1]")
+    )
     with pytest.raises(UserError) as raised, attached(spread, tuner):
         pass
     assert "spread over several devices" in raised.value.what

@@ -62,3 +62,60 @@ def test_an_image_that_is_not_there_is_a_message(toy, tmp_path):
     lost = Sample("id", tmp_path / "none.png", "?", "", "open", "g", "s")
     with pytest.raises(UserError, match="cannot read the image"):
         ImageEncoder(toy())(lost)
+
+
+def test_what_is_opened_ahead_is_the_same_and_opened_once(toy, sample, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        "medbench.images.open_image", lambda path: opened.append(path) or Image.open(path)
+    )
+    plain, ahead = ImageEncoder(toy()), ImageEncoder(toy())
+    samples = [sample("red"), sample("blue", group="h"), sample("red", question="where?")]
+    expected = [plain(one) for one in samples]
+    opened.clear()
+    ahead.ahead(samples)
+    for one, wanted in zip(samples, expected, strict=True):
+        got = ahead(one)
+        assert got.digest == wanted.digest
+        assert got.features.equal(wanted.features)
+        assert got.pixels.equal(wanted.pixels)
+    assert len(opened) == 2
+    ahead.ahead(samples)  # kept already
+    assert len(opened) == 2
+
+
+def test_no_more_is_waiting_than_was_asked_for_last(toy, sample):
+    encoder = ImageEncoder(toy())
+    encoder.ahead([sample("red"), sample("blue")])
+    encoder.ahead([sample("green")])
+    assert len(encoder._coming) == 1
+    encoder.ahead([])
+    assert not encoder._coming
+    assert encoder(sample("red")).digest == ImageEncoder(toy())(sample("red")).digest
+
+
+def test_a_worker_works_elsewhere_than_the_model(toy, sample, monkeypatch):
+    import threading
+
+    threads = []
+    real = Image.open
+
+    def spying(path):
+        threads.append(threading.current_thread())
+        return real(path)
+
+    monkeypatch.setattr("medbench.images.open_image", spying)
+    encoder = ImageEncoder(toy())
+    encoder.ahead([sample("red")])
+    encoder(sample("red"))
+    encoder(sample("blue"))
+    assert threads[0] is not threading.main_thread()
+    assert threads[1] is threading.main_thread()
+
+
+def test_an_image_that_a_worker_cannot_open_is_the_same_message(toy, tmp_path):
+    lost = Sample("id", tmp_path / "none.png", "?", "", "open", "g", "s")
+    encoder = ImageEncoder(toy())
+    encoder.ahead([lost])
+    with pytest.raises(UserError, match="cannot read the image"):
+        encoder(lost)
