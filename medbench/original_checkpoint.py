@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from medbench.backbone import Depth, LargeCheckpoint
 from medbench.errors import UserError
@@ -36,6 +36,42 @@ class OriginalCheckpoint(LargeCheckpoint):
 
     weights: str = ""
     vision: str = ""
+
+    @property
+    def stored_tower(self) -> bool:
+        """Whether the vision tower's weights are those stored with the model."""
+        return False
+
+    def files(self) -> Iterator[Path]:
+        """Yield the configs, tokenizer files and weights that are read, of the tower as well."""
+        from medbench.model.weights import weight_files
+
+        directory = self.directory()
+        if not (directory / "config.json").is_file():
+            raise UserError(
+                f"no checkpoint in {directory}",
+                "There is no config.json in it.",
+                "Give the folder that holds config.json and the weights.",
+            )
+        yield from (directory / name for name in _SMALL if (directory / name).is_file())
+        yield from weight_files(directory)
+        tower = self.tower(required=not self.stored_tower)
+        if tower is not None:
+            yield from (tower / name for name in _TOWER if (tower / name).is_file())
+            if not self.stored_tower:
+                yield from weight_files(tower)
+
+    def depth(self) -> Depth | None:
+        """Return the depth that the two config.json state, if they do."""
+        try:
+            language = int(_stated(self.directory(), "num_hidden_layers"))
+            tower = self.tower(required=False)
+            if tower is None:
+                return None
+            config = json.loads((tower / "config.json").read_text(encoding="utf-8"))
+            return Depth(language, int(config.get("vision_config", config)["num_hidden_layers"]))
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
 
     def directory(self) -> Path:
         """Return the checkpoint's folder.
@@ -68,45 +104,6 @@ class OriginalCheckpoint(LargeCheckpoint):
                 return None
             do = f"{error.do} Another place is vision=DIR."
             raise UserError(error.what, error.why, do) from error
-
-
-def original_files(
-    checkpoint: OriginalCheckpoint, vision_weights: Literal["openai", "checkpoint"]
-) -> Iterator[Path]:
-    """Yield the files of a checkpoint and its tower that are read, so that hashes cover them.
-
-    Raises:
-        UserError: something is missing.
-    """
-    from medbench.model.weights import weight_files
-
-    directory = checkpoint.directory()
-    if not (directory / "config.json").is_file():
-        raise UserError(
-            f"no checkpoint in {directory}",
-            "There is no config.json in it.",
-            "Give the folder that holds config.json and the weights.",
-        )
-    yield from (directory / name for name in _SMALL if (directory / name).is_file())
-    yield from weight_files(directory)
-    tower = checkpoint.tower(required=vision_weights == "openai")
-    if tower is not None:
-        yield from (tower / name for name in _TOWER if (tower / name).is_file())
-        if vision_weights == "openai":
-            yield from weight_files(tower)
-
-
-def original_depth(checkpoint: OriginalCheckpoint) -> Depth | None:
-    """Return the depth that a checkpoint's and its tower's config.json state, if they do."""
-    try:
-        language = int(_stated(checkpoint.directory(), "num_hidden_layers"))
-        tower = checkpoint.tower(required=False)
-        if tower is None:
-            return None
-        config = json.loads((tower / "config.json").read_text(encoding="utf-8"))
-        return Depth(language, int(config.get("vision_config", config)["num_hidden_layers"]))
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
 
 
 def _stated(directory: Path, name: str) -> str:

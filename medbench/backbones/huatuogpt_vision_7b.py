@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from medbench.backbone import Depth
-from medbench.original_checkpoint import OriginalCheckpoint, original_depth, original_files
+from medbench.original_checkpoint import OriginalCheckpoint
 
 if TYPE_CHECKING:
     import torch
@@ -39,13 +36,10 @@ class HuatuoGPTVision7B(OriginalCheckpoint):
     weights: str = "FreedomIntelligence/HuatuoGPT-Vision-7B"
     vision_weights: Literal["openai", "checkpoint"] = "checkpoint"
 
-    def files(self) -> Iterator[Path]:
-        """Yield the configs, tokenizer files and weights that are read."""
-        yield from original_files(self, self.vision_weights)
-
-    def depth(self) -> Depth | None:
-        """Return the depth that the two config.json state."""
-        return original_depth(self)
+    @property
+    def stored_tower(self) -> bool:
+        """Whether the vision tower's weights are those stored with the model."""
+        return self.vision_weights == "checkpoint"
 
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Backbone:
         """Load the checkpoint; every tensor must be there and none may be left over."""

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from medbench.backbone import Depth
 from medbench.errors import UserError
 from medbench.hub import locate
-from medbench.original_checkpoint import OriginalCheckpoint, original_depth, original_files
+from medbench.original_checkpoint import OriginalCheckpoint
 
 if TYPE_CHECKING:
     import torch
@@ -54,16 +53,12 @@ class LlavaMed(OriginalCheckpoint):
     template: Literal["image_first", "question_first"] = "image_first"
 
     def files(self) -> Iterator[Path]:
-        """Yield the configs, tokenizer files and weights that are read."""
+        """Yield the configs, tokenizer files and weights that are read, of the base as well."""
         from medbench.model.weights import weight_files
 
-        yield from original_files(self, "openai")
+        yield from super().files()
         if self.base:
             yield from weight_files(self.base_directory())
-
-    def depth(self) -> Depth | None:
-        """Return the depth that the two config.json state."""
-        return original_depth(self)
 
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Backbone:
         """Load the checkpoint; every tensor must be there and none may be left over."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from medbench.backbone import Depth
-from medbench.original_checkpoint import OriginalCheckpoint, original_depth, original_files
+from medbench.original_checkpoint import OriginalCheckpoint
 
 if TYPE_CHECKING:
     import torch
@@ -50,13 +47,10 @@ class LlavaMed15(OriginalCheckpoint):
     vision_weights: Literal["openai", "checkpoint"] = "openai"
     template: Literal["vicuna_v1", "mistral_instruct"] = "vicuna_v1"
 
-    def files(self) -> Iterator[Path]:
-        """Yield the configs, tokenizer files and weights that are read."""
-        yield from original_files(self, self.vision_weights)
-
-    def depth(self) -> Depth | None:
-        """Return the depth that the two config.json state."""
-        return original_depth(self)
+    @property
+    def stored_tower(self) -> bool:
+        """Whether the vision tower's weights are those stored with the model."""
+        return self.vision_weights == "checkpoint"
 
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Backbone:
         """Load the checkpoint; every tensor must be there and none may be left over."""
@@ -78,7 +72,7 @@ class LlavaMed15(OriginalCheckpoint):
         return load_original(
             kind,
             directory,
-            tower=self.tower(required=self.vision_weights == "openai"),
+            tower=self.tower(required=not self.stored_tower),
             vision_weights=self.vision_weights,
             tokenizer=tokenizer,
             placement=self.placement(device, dtype),
