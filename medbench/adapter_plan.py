@@ -53,13 +53,13 @@ def to_train(
     """Return the adapter that a tuner makes of training samples.
 
     Args:
-        task, backbone, supervision: their identities.
+        task, backbone, supervision: their identities, that of the task with its samples.
         root: folder of the adapters.
     """
     identity = {
         "engine": keys.ENGINE,
         "tuner": keys.identity(plugin, tuner),
-        "task": {**task, "split": "train", "samples": provenance.hash_samples(train)},
+        "task": task,
         "backbone": backbone,
         "supervision": supervision,
         "seed": seed,

@@ -27,6 +27,7 @@ from medbench.needs import check_depth, require
 from medbench.order import in_order, partners
 from medbench.plugins import Plugin
 from medbench.provider import Provider
+from medbench.restricted import numbered, withholding
 from medbench.scoring import check_golden, load_metric
 from medbench.task import Sample, Task
 
@@ -116,7 +117,8 @@ def plan(request: Request) -> Cell:
     metrics = tuple(load_metric(name) for name in task.metrics)
     for metric in metrics:
         check_golden(metric)
-    every, missing, passport = _samples(task, "test", allow_missing=request.allow_missing_images)
+    found = _samples(task, "test", allow_missing=request.allow_missing_images)
+    every = found.samples
     samples = every[: request.limit] if request.limit else every
     checkpoint: Checkpoint = plugins.create("backbone", named.backbone_spec)[1]
     methods: list[Method] = [
@@ -162,7 +164,7 @@ def plan(request: Request) -> Cell:
         )
     identity = {
         "engine": keys.ENGINE,
-        "task": {**task_identity, "split": "test", "samples": provenance.hash_samples(every)},
+        "task": {**task_identity, "split": "test", "samples": found.digest},
         "backbone": backbone_identity,
         "tuner": adapter.identity["tuner"] if adapter else None,
         "adapter": adapter.key if adapter else None,
@@ -185,8 +187,8 @@ def plan(request: Request) -> Cell:
         decoder=decoder,
         samples=samples,
         every=every,
-        missing=missing,
-        passport=passport,
+        missing=found.missing,
+        passport=found.passport,
         metrics=metrics,
         device=device,
         dtype=dtype,
@@ -280,8 +282,8 @@ def prepare_task(
         UserError: the spec is wrong, there are no samples, or an image is broken.
     """
     task = _create_task(spec.parse(written), data)
-    samples, missing, _ = _samples(task, split, allow_missing=allow_missing)
-    return task, samples, missing
+    found = _samples(task, split, allow_missing=allow_missing)
+    return task, found.samples, found.missing
 
 
 def _create_task(task_spec: spec.Spec, data: str) -> Task:
@@ -289,15 +291,35 @@ def _create_task(task_spec: spec.Spec, data: str) -> Task:
     return replace(task, data=data) if data and not task.data else task
 
 
-def _samples(
-    task: Task, split: str, *, allow_missing: bool
-) -> tuple[tuple[Sample, ...], tuple[str, ...], dict[str, Any]]:
-    """Return a split's samples in the order of runs, the ids without image, and their passport.
+@dataclass(frozen=True)
+class _Split:
+    """A split as it was read.
+
+    Attributes:
+        samples: in the order of runs; missing: the ids without image.
+        passport: counts and hashes; digest: of all that the samples are read from.
+    """
+
+    samples: tuple[Sample, ...]
+    missing: tuple[str, ...]
+    passport: Mapping[str, Any]
+    digest: str
+
+
+def _samples(task: Task, split: str, *, allow_missing: bool) -> _Split:
+    """Read a split.
 
     Raises:
         UserError: there are none, or two of one id, or an image is broken.
     """
-    found, missing = with_images(task, split, task.samples(split), allow_missing=allow_missing)
+    every: list[Sample] = []
+    with withholding(task, every):
+        every += numbered(task, split, task.samples(split))
+        return _checked(task, split, every, allow_missing=allow_missing)
+
+
+def _checked(task: Task, split: str, every: Sequence[Sample], *, allow_missing: bool) -> _Split:
+    found, missing = with_images(task, split, every, allow_missing=allow_missing)
     if not found:
         raise UserError(f"{task.name} has no {split} samples", "", "Check its data folder.")
     name, count = Counter(sample.id for sample in found).most_common(1)[0]
@@ -310,7 +332,8 @@ def _samples(
     if not missing:
         check_questions(task, split, found)
     check_images(found)
-    return in_order(found), tuple(missing), passport_of(found)
+    samples = in_order(found)
+    return _Split(samples, tuple(missing), passport_of(found), provenance.hash_samples(samples))
 
 
 def _plan_training(
@@ -328,12 +351,12 @@ def _plan_training(
             f"{task.name} sets no epochs.",
             f'Write "{tuner.name}[epochs=N]".',
         )
-    train, _, _ = _samples(task, "train", allow_missing=request.allow_missing_images)
+    train = _samples(task, "train", allow_missing=request.allow_missing_images)
     return adapter_plan.to_train(
         tuner,
         named.methods[0],
-        train=train,
-        task=task_identity,
+        train=train.samples,
+        task={**task_identity, "split": "train", "samples": train.digest},
         backbone=backbone_identity,
         supervision=supervision,
         seed=request.seed,

@@ -19,8 +19,8 @@ from medbench.errors import UserError
 # A file changed twice within the clock's grain looks unchanged; so young a file is not remembered.
 SETTLED_SECONDS = 2.0
 _TABLES = """
-CREATE TABLE IF NOT EXISTS digests
-    (path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, inode INTEGER, sha256 TEXT);
+CREATE TABLE IF NOT EXISTS files
+    (path_sha256 TEXT PRIMARY KEY, size INTEGER, modified INTEGER, inode INTEGER, sha256 TEXT);
 CREATE TABLE IF NOT EXISTS good_images (sha256 TEXT PRIMARY KEY);
 """
 
@@ -39,7 +39,7 @@ def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
         for path in dict.fromkeys(paths):
             try:
                 state = path.stat()
-                mark = (str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino)
+                mark = (_hash_name(path), state.st_size, state.st_mtime_ns, state.st_ino)
                 known = _known(book, mark)
                 found[path] = known or _hash(path)
             except OSError as error:
@@ -52,7 +52,7 @@ def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
                 fresh.append((*mark, found[path]))
         # Not before: who writes keeps others from writing, and hashing weights takes minutes.
         with suppress(sqlite3.Error):
-            book.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", fresh)
+            book.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", fresh)
     return found
 
 
@@ -102,10 +102,16 @@ def _open() -> sqlite3.Connection:
 def _known(book: sqlite3.Connection, mark: tuple[str | int, ...]) -> str | None:
     with suppress(sqlite3.Error):
         row = book.execute(
-            "SELECT sha256 FROM digests WHERE path=? AND size=? AND modified=? AND inode=?", mark
+            "SELECT sha256 FROM files WHERE path_sha256=? AND size=? AND modified=? AND inode=?",
+            mark,
         ).fetchone()
         return str(row[0]) if row else None
     return None
+
+
+def _hash_name(path: Path) -> str:
+    """Return a path's sha256: names of image files may be ids of patients."""
+    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
 
 
 def _hash(path: Path) -> str:

@@ -1,7 +1,8 @@
 """Arrays computed once and kept on disk by content: one sqlite file for each way to compute them.
 
 Such a file can be copied to another machine or shipped with a package: its name holds a hash of
-everything that decides what is in it, and its keys are hashes of what it was computed from.
+everything that decides what is in it, and its keys are hashes of what it was computed from. What is
+made of a restricted task's images is kept in files of its own, in a folder `restricted`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ import numpy as np
 from medbench.digests import cache_folder
 from medbench.errors import UserError
 from medbench.provenance import digest
+from medbench.restricted import make_private
+from medbench.task import Task
 
 _LENGTH = 16
 _TABLES = """
@@ -51,6 +55,16 @@ class Memo:
         self.path = root / name
         self._shipped = shipped / name if shipped else None
         self._about = json.dumps(dict(made_with), sort_keys=True)
+        self._private = False
+
+    def of(self, task: Task) -> Memo:
+        """Return where arrays made of a task's images are kept; those of restricted ones apart."""
+        if not task.restricted or self._private:
+            return self
+        apart = copy(self)
+        apart.path = self.path.parent / "restricted" / self.path.name
+        apart._private = True
+        return apart
 
     def read(self, keys: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the arrays that are there, by key.
@@ -81,6 +95,8 @@ class Memo:
         """
         rows = [(key, _encode(value)) for key, value in arrays.items()]
         try:
+            if self._private:
+                make_private(self.path.parent)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Several processes may add to one file: sqlite lets one at a time.
             with closing(sqlite3.connect(self.path, timeout=60)) as file, file:

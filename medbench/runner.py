@@ -29,6 +29,7 @@ from medbench.order import partners
 from medbench.processes import Team, team
 from medbench.provider import Surroundings
 from medbench.reporting import Report
+from medbench.restricted import withholding
 from medbench.rows import Row
 from medbench.scoring import score_rows, to_json
 from medbench.task import Sample
@@ -96,7 +97,11 @@ def execute(
     Raises:
         UserError: another process is at it, the folder is broken or newer, or data cannot be read.
     """
-    report = report or Report()
+    with withholding(cell.task, cell.every):
+        return _execute(cell, load, report or Report())
+
+
+def _execute(cell: Cell, load: Callable[[Cell, Report], Backbone], report: Report) -> Run:
     trains = cell.adapter is not None and not cell.adapter.given
     together = team(cell.device)
     if not together.leads:
@@ -107,7 +112,7 @@ def execute(
     with (
         (together if trains else Team()).telling() as tell,
         explaining_full_disks(cell.folder),
-        store.locked(cell.folder, wait=False, what="run"),
+        store.locked(cell.folder, wait=False, what="run", private=cell.task.restricted),
     ):
         store.check(cell.folder, cell.key)
         scores = store.read_scores(cell.folder)
@@ -181,7 +186,8 @@ def _adapted(
     trained = False
     if not cell.adapter.ready:
         report.stage("wait", "for another process that trains the same")
-        with store.locked(folder, wait=True, what="adapter"):
+        private = cell.task.restricted
+        with store.locked(folder, wait=True, what="adapter", private=private):
             if not cell.adapter.ready:
                 trained = True
                 tell(True)
@@ -204,7 +210,10 @@ def _tune(
 ) -> None:
     assert cell.tuner is not None
     half = f'Write "{cell.tuner.name}[micro_batch={{}}]" for fewer.'
-    with explaining_full_memory("training on", cell.tuner.micro_batch, half):
+    with (
+        withholding(cell.task, planned.train),
+        explaining_full_memory("training on", cell.tuner.micro_batch, half),
+    ):
         _train(cell, planned, together.together(load), report, together)
 
 
@@ -243,6 +252,7 @@ def _train(
             planned.folder,
             seed=cell.request.seed,
             epochs=tuner.epochs,
+            soon=lambda indices: encoder.ahead(samples[index] for index in indices),
             report=tell,
             team=together,
         )
@@ -263,6 +273,7 @@ def _train(
             "files": hash_weights(planned.folder),
             "method": str(spec.parse_chain(cell.display["method"])[0]),
             "task": cell.display["task"],
+            "restricted": cell.task.restricted,
             "backbone": cell.display["backbone"],
             "seed": cell.request.seed,
             "epochs": tuner.epochs,
@@ -287,13 +298,13 @@ def _decode(cell: Cell, backbone: Backbone, report: Report) -> list[Row]:
     report.progress(len(done), total, "")
     with store.appending(cell.folder) as append:
         # Batches keep their borders, so that a continued run computes what a whole one does.
-        for start in range(0, total, cell.batch_size):
-            batch = cell.samples[start : start + cell.batch_size]
-            if all(sample.id in done for sample in batch):
-                continue
+        starts = range(0, total, cell.batch_size)
+        batches = [cell.samples[start : start + cell.batch_size] for start in starts]
+        left = [batch for batch in batches if any(sample.id not in done for sample in batch)]
+        for batch, following in zip(left, [*left[1:], ()], strict=False):
             half = "Take fewer: --batch-size {}, which is another run."
             with explaining_full_memory("answering", cell.batch_size, half):
-                rows = _answer(cell, backbone, encoder, batch, swapped)
+                rows = _answer(cell, backbone, encoder, batch, following, swapped)
             fresh = [row for row in rows if row["id"] not in done]
             append(fresh)
             done |= {row["id"]: row for row in fresh}
@@ -306,10 +317,12 @@ def _answer(
     backbone: Backbone,
     encoder: ImageEncoder,
     batch: Sequence[Sample],
+    following: Sequence[Sample],
     swapped: Mapping[str, Sample],
 ) -> list[Row]:
     begin = time.perf_counter()
     images = [encoder(swapped.get(sample.id, sample)) for sample in batch]
+    encoder.ahead(swapped.get(sample.id, sample) for sample in following)
     prompts = [
         backbone.prompt(cell.task.ask(sample), image.features)
         for sample, image in zip(batch, images, strict=True)

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from medbench.atomic import is_full, remove_leftovers, write_atomically, write_json
 from medbench.errors import UserError
+from medbench.restricted import make_private
 from medbench.rows import Row
 
 SCHEMA = 1
@@ -61,12 +62,13 @@ class RunRecord:
 
 
 @contextmanager
-def locked(folder: Path, *, wait: bool, what: str) -> Generator[None]:
+def locked(folder: Path, *, wait: bool, what: str, private: bool = False) -> Generator[None]:
     """Hold a folder for this process alone; the lock falls when the process ends, however.
 
     Args:
         wait: wait for the other process, or raise.
         what: "run" or "adapter", for the message.
+        private: whether a new folder is for its owner alone.
 
     Raises:
         UserError: another process holds it, or the folder cannot be written to.
@@ -75,6 +77,8 @@ def locked(folder: Path, *, wait: bool, what: str) -> Generator[None]:
 
     lock = FileLock(folder / LOCK)
     try:
+        if private:
+            make_private(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:

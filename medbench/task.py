@@ -19,7 +19,7 @@ class Sample:
     """One question about one image.
 
     Attributes:
-        id: unique within the task and split; safe to print and to hash.
+        id: unique within the task and split; hashed, and printed unless `alias` says otherwise.
         image: a file, or a function that returns a PIL image (a `StoredImage` where it lies
             within another file); opened late.
         question: as asked, without template or image placeholder.
@@ -32,6 +32,8 @@ class Sample:
             image's own pixels, or None where the data set has none.
         roi_files: files that `roi` reads beside the image; hashed as the image is.
         meta: modality, location, question type, the data set's own id, ...
+        alias: what messages call the sample of a restricted task (`medbench.restricted`), set
+            when it is taken into a run; "" elsewhere.
     """
 
     id: str
@@ -44,6 +46,16 @@ class Sample:
     roi: Callable[[], np.ndarray] | None = None
     roi_files: tuple[Path, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    alias: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        """What messages call the sample: its id, unless that may not be told."""
+        return self.alias or self.id
+
+    def __repr__(self) -> str:
+        """Name the sample and tell nothing of it: assertions, logs and debuggers print this."""
+        return f"Sample({self.name!r}, {self.kind})"
 
 
 @runtime_checkable
@@ -99,7 +111,8 @@ class Task:
         region_text_published: the same as the published code writes it, where that differs; there
             case counts.
         prompt: how a question is put, `{question}` standing for it.
-        restricted: True where text and images may not leave the user's machine.
+        restricted: True where text and images may not leave the user's machine. Its own errors
+            name no id and no file of a sample; of all others `medbench.restricted` sees to that.
         unkeyed: parameters that move no answer by themselves; the samples are hashed instead.
 
     Args:

@@ -2,6 +2,9 @@
 
 The files as published: `train.json`, `validate.json` (or `validation.json`), `test.json`, and
 beside them `imgs/xmlabN/source.jpg` with `mask.png` and `detection.json`, decoded by `mask.txt`.
+Where these are not there, Parquet files from Hugging Face are read: conversions of the same rows,
+with the images beside them, and copies that hold the images themselves (OctoMed/SLAKE and others).
+Of these copies only image, question and answer are sure; what else they have is taken.
 
 Each language has image-disjoint splits of its own, but 142 test images of one language are
 training images of the other: training on both leaks, which is why the language is filtered before
@@ -19,10 +22,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medbench.data.closed import is_closed
 from medbench.data.find import find_file
+from medbench.data.parquet import Table, find_table
 from medbench.data.passport import check_passport
 from medbench.data.read import read_json, read_records
 from medbench.errors import UserError
-from medbench.task import Kind, Sample, Task
+from medbench.task import Edition, Kind, Sample, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +43,17 @@ _ID_RANGES = {"train": (0, 9834), "validation": (9835, 11933), "test": (11934, 1
 _ROWS = {
     "zh": {"train": 4916, "validation": 1046, "test": 1033},
     "all": {"train": 9835, "validation": 2099, "test": 2094},
+}
+_FOLDERS = ("Slake1.0", "SLAKE")
+_OPTIONAL = ("base_type", "content_type")
+# What copies with their own images may tell beside question and answer.
+_TOLD = ("qid", "q_lang", "answer_type", "location", "modality", *_OPTIONAL)
+_NOTES = {
+    "huggingface": "Hugging Face's conversion to Parquet of the official questions.",
+    "embedded": "A copy in Parquet with the images inside, of which only the counts are checked; "
+    "rows numbered, no regions.",
+    "merged": "A copy in Parquet with the images inside, of which only the counts are checked; "
+    "rows numbered, no regions, and no validation split: such copies have it in training.",
 }
 _SIDES = frozenset(("left", "right"))
 
@@ -85,14 +100,43 @@ class Slake(Task):
         "train": {
             "rows": 4919,
             "ids": "6d24aa1e0274210c730ac2df216beac4fcbaa52e6fc31a3a296d1741024bf738",
+            "questions": "3e16e14b06a9230456488cf8fe521f72b5f228340dd14e6dd7d8cb2d916c3450",
         },
         "validation": {
             "rows": 1053,
             "ids": "ad4cd48a24b708cbd9bee271af139706258eb4b0a3a023e391ac2e5b0a2d58d3",
+            "questions": "5a4e1716bdb01ecc0dd33d1fd57dce2c1087703a4a74a0baea57a0d4c0392a51",
         },
         "test": {
             "rows": 1061,
             "ids": "9fe6a117a6f834c3954deb52bb3789beabab5acb8e8566de3d8d9ca7f0823705",
+            "questions": "d4cd5b39bf4449979a75fde3451799292e4356227ef867806763d0b34e07d907",
+        },
+    }
+    mirrors = {
+        "embedded": {
+            "train": {
+                "rows": 4919,
+                "ids": "c495e98efe358f226bf6d05bda26325885c85b7bf82fd499e13ec9c295a6a69a",
+            },
+            "validation": {
+                "rows": 1053,
+                "ids": "bae6c55c412feb184250f7d53b9d4dbd2cb8b0e9ccb81189712d9b99f2748e4e",
+            },
+            "test": {
+                "rows": 1061,
+                "ids": "fc47e599be87075b86b8cb701282d6b6945f12726d457c464e434ace14b00749",
+            },
+        },
+        "merged": {
+            "train": {
+                "rows": 5972,
+                "ids": "7fff0354f8a5f55ad91714d58ab2e2c0cf4b1e4f7ad0732825ea8678d1e38584",
+            },
+            "test": {
+                "rows": 1061,
+                "ids": "fc47e599be87075b86b8cb701282d6b6945f12726d457c464e434ace14b00749",
+            },
         },
     }
     region_text = (
@@ -111,20 +155,29 @@ class Slake(Task):
     closed_rule: Literal["paper", "dataset", "yesno"] = "paper"
     with_region: bool = False
 
+    def edition(self, split: str) -> Edition:
+        """Say which copy lies in the data folder; the official one before any mirror.
+
+        Raises:
+            UserError: none that is known.
+        """
+        return self._copy(split)[0]
+
     def samples(self, split: str) -> Iterator[Sample]:
         """Yield the samples of a split in the file's order; images are looked for later.
 
         Raises:
             UserError: a file is missing, broken, or not the official one.
         """
-        if split not in _FILES:
-            raise UserError(
-                f"slake has no split '{split}'",
-                "Its files hold train, validation and test.",
-                "Ask for one of these.",
-            )
-        path = find_file(self, _FILES[split], ("Slake1.0", "SLAKE"))
-        records = read_records(path, _KEYS)
+        edition, table = self._copy(split)
+        if edition.name in ("embedded", "merged") and table is not None:
+            yield from self._stored(split, table)
+            return
+        path = edition.files[0]
+        if table is None:
+            records, home = read_records(path, _KEYS), path.parent
+        else:
+            records, home = list(table.texts(_KEYS, _OPTIONAL)), self._home(path)
         asked = [row for row in records if self.language in (row["q_lang"], "all")]
         first, last = _ID_RANGES[split]
         found = {str(row["qid"]) for row in records}
@@ -134,41 +187,125 @@ class Slake(Task):
             [_id(row["qid"]) for row in asked],
             gaps=[_id(qid) for qid in range(first, last + 1) if str(qid) not in found],
         )
-        annotations = _Annotations(path.parent)
+        annotations = _Annotations(home)
         samples = (self._sample(row, annotations) for row in asked)
         yield from (one for one in samples if one.roi or not self.with_region)
 
     def expects(self, split: str) -> Mapping[str, Any]:
         """Return what the files must hold in the language asked for."""
+        name = self.edition(split).name
         if self.language in _ROWS:
-            return {"rows": _ROWS[self.language][split]}
-        return super().expects(split)
+            rows = _ROWS[self.language]
+            validation = rows["validation"] if (name, split) == ("merged", "train") else 0
+            return {"rows": rows[split] + validation}
+        return self.mirrors.get(name, self.passport).get(split, {})
+
+    def name_region(self, sample: Sample, *, published: bool = False) -> str:
+        """Return the text that a sample's segments are compared with.
+
+        In a copy that does not say what an image shows, it is the question alone.
+        """
+        if not sample.meta.get("location"):
+            return sample.question
+        return super().name_region(sample, published=published)
 
     def _sample(self, row: Mapping[str, Any], annotations: _Annotations) -> Sample:
         name = str(row["img_name"]).replace("\\", "/")
         image = annotations.images / name
         question, answer = str(row["question"]).strip(), str(row["answer"]).strip()
-        answer_type = str(row["answer_type"]).strip().upper()
         region = annotations.region(image, question)
         return Sample(
             id=_id(row["qid"]),
             image=image,
             question=question,
             answer=answer,
-            kind=self._kind(answer, answer_type),
+            kind=self._kind(answer, _answer_type(row)),
             group=name.partition("/")[0],
             roi=region,
             roi_files=annotations.files(image) if region else (),
-            meta={
-                "native_id": row["qid"],
-                "language": row["q_lang"],
-                "location": row["location"],
-                "modality": row["modality"],
-                "answer_type": answer_type,
-                "base_type": row.get("base_type", ""),
-                "content_type": row.get("content_type", ""),
-            },
+            meta=_meta(row),
         )
+
+    def _stored(self, split: str, table: Table) -> Iterator[Sample]:
+        """Yield the samples of a copy that holds the images itself."""
+        rows = list(table.texts(("question", "answer"), _TOLD))
+        self._check_copy(table, rows)
+        asked = [self.language in (row.get("q_lang", "en"), "all") for row in rows]
+        check_passport(self, split, [_numbered(split, number) for number in range(sum(asked))])
+        kept = (
+            (row, image, content)
+            for row, wanted, (image, content) in zip(
+                rows, asked, table.images("image"), strict=True
+            )
+            if wanted
+        )
+        for number, (row, image, content) in enumerate(kept):
+            answer = str(row["answer"]).strip()
+            yield Sample(
+                id=_numbered(split, number),
+                image=image,
+                question=str(row["question"]).strip(),
+                answer=answer,
+                kind=self._kind(answer, _answer_type(row)),
+                group=content,
+                stamp=content,
+                meta=_meta(row),
+            )
+
+    def _check_copy(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Check that a copy with its own images has what the parameters ask for.
+
+        Raises:
+            UserError: languages, answer types or regions are asked for and not there.
+        """
+        official = f"the official files from {self.source}."
+        has = f"Its columns are {', '.join(table.columns)}."
+        if self.language != "en" and "q_lang" not in table.columns:
+            raise UserError(
+                f"slake cannot tell which questions are language={self.language} here",
+                has,
+                f"Take language=en, or {official}",
+            )
+        typed = all(_answer_type(row) in ("OPEN", "CLOSED") for row in rows)
+        if self.closed_rule != "yesno" and not typed:
+            raise UserError(
+                f"slake cannot tell closed questions by closed_rule={self.closed_rule} here",
+                f"The rule asks for answer types, OPEN or CLOSED. {has}",
+                f"Take closed_rule=yesno (355 of test), or {official}",
+            )
+        if self.with_region:
+            raise UserError(
+                "slake has no regions here",
+                "They are files beside the images, which lie in the table here.",
+                f"Take {official}",
+            )
+
+    def _copy(self, split: str) -> tuple[Edition, Table | None]:
+        """Return the edition in the data folder, and its table if it is one of tables."""
+        if split not in _FILES:
+            raise UserError(
+                f"slake has no split '{split}'",
+                "Its files hold train, validation and test.",
+                "Ask for one of these.",
+            )
+        try:
+            return Edition(files=(find_file(self, _FILES[split], _FOLDERS),)), None
+        except UserError as error:
+            missing = error
+        table = find_table(self, split, _FOLDERS)
+        if table is None:
+            raise missing
+        name = "huggingface"
+        if "image" in table.columns:
+            name = "embedded" if find_table(self, "validation", _FOLDERS) else "merged"
+        return Edition(name, table.files, _NOTES[name]), table
+
+    def _home(self, shard: Path) -> Path:
+        """Return the folder that the images of a conversion are in or below."""
+        root = Path(self.data).expanduser()
+        above = [folder for folder in shard.parents if folder.is_relative_to(root)]
+        found = (one for one in above if (one / "imgs").is_dir() or _has_folders(one))
+        return next(found, root)
 
     def _kind(self, answer: str, answer_type: str) -> Kind:
         return "closed" if is_closed(self.closed_rule, answer, answer_type) else "open"
@@ -313,6 +450,26 @@ def read_boxes(path: Path) -> dict[str, tuple[Box, ...]]:
 
 def _id(native: object) -> str:
     return f"slake-{native}"
+
+
+def _numbered(split: str, row: int) -> str:
+    return f"slake-{split}-{row}"
+
+
+def _answer_type(row: Mapping[str, Any]) -> str:
+    return str(row.get("answer_type", "")).strip().upper()
+
+
+def _meta(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "native_id": row.get("qid", ""),
+        "language": row.get("q_lang", "en"),
+        "location": row.get("location", ""),
+        "modality": row.get("modality", ""),
+        "answer_type": _answer_type(row),
+        "base_type": row.get("base_type", ""),
+        "content_type": row.get("content_type", ""),
+    }
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -7,26 +7,44 @@ is a test question if its `phrase_type` starts with "test", else a training ques
 The split is by question, not by image: 202 of the 203 test images are training images too, and
 143 test questions are paraphrases of other test questions. Intervals are therefore clustered by
 image, and a score on this split says nothing about unseen images.
+
+Two mirrors are read as well, where the official file is not there. MEVF's `trainset.json` and
+`testset.json` beside a folder `images`: the official test questions, and the frame rows in
+training. Hugging Face's Parquet files (flaviagiammarino/vqa-rad): images, questions and answers in
+lower case, and nothing else, so that only `closed_rule=yesno` can be computed. Their rows carry no
+ids of the official file and are numbered.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from medbench.data.closed import is_closed
 from medbench.data.find import find_file
+from medbench.data.parquet import Table, find_table
 from medbench.data.passport import check_passport
 from medbench.data.read import read_records
 from medbench.errors import UserError
-from medbench.task import Kind, Sample, Task
+from medbench.task import Edition, Kind, Sample, Task
 
 _NAMES = ("VQA_RAD Dataset Public.json", "VQA_RAD_Dataset_Public.json")
-_IMAGES = ("VQA_RAD Image Folder", "VQA_RAD_Image_Folder")
-_FOLDERS = ("vqa_rad", "vqa-rad")
+_MEVF = {"train": "trainset.json", "test": "testset.json"}
+_IMAGES = {
+    "official": ("VQA_RAD Image Folder", "VQA_RAD_Image_Folder"),
+    "mevf": ("images", "VQA_RAD Image Folder", "VQA_RAD_Image_Folder"),
+}
+_FOLDERS = ("vqa_rad", "vqa-rad", "data_RAD")
+_NOTES = {
+    "mevf": "MEVF's conversion: the official test questions, and 1267 more rows in training, made "
+    "from question frames.",
+    "huggingface": "Hugging Face's copy: texts in lower case, four training questions dropped, no "
+    "answer types.",
+}
 _KEYS = (
     "qid",
     "phrase_type",
@@ -39,7 +57,7 @@ _KEYS = (
 )
 _N_ROWS = 2248
 # What other data sets that circulate under this name are recognised by.
-_OTHERS = ("trainset.json", "testset.json", "*VQAMed*", "*VQA-Med*", "*QA_Pairs*.txt")
+_OTHERS = (*_MEVF.values(), "*VQAMed*", "*VQA-Med*", "*QA_Pairs*.txt", "*.parquet")
 
 
 @dataclass(frozen=True)
@@ -67,10 +85,34 @@ class VqaRad(Task):
         "train": {
             "rows": 1797,
             "ids": "988849957dc265cdb7a80b391ed9716c0aa40c9bb543f93b4dacd00a9512c5b2",
+            "questions": "4aaac6fc0b24b36ab04e80670f4083ddcc723d2dbfbced8c69e6bf1cf7be4971",
         },
         "test": {
             "rows": 451,
             "ids": "5ba777a7eb57b4b67469e1e91d0bb2363d4447ad1eca5c062bde52aaaeb719d9",
+            "questions": "3f4f560c84dd12f7c4095996deaf1c59c2394a07e030abfe642d2b164f83637e",
+        },
+    }
+    mirrors = {
+        "mevf": {
+            "train": {
+                "rows": 3064,
+                "ids": "2c0bac7b640535753685851f0b4bf2a65356709aac3252afd0bb087f851d8a4d",
+            },
+            "test": {
+                "rows": 451,
+                "ids": "a6988bd7fd3b1dc73c7ceaf98f7b38a8f82a8a69fc5ebe4e772c9d71690b4e5b",
+            },
+        },
+        "huggingface": {
+            "train": {
+                "rows": 1793,
+                "ids": "363fa92c316f18cc2701faf0e7140614bdea4f1ad77df383f9a1565a6ca6dfe4",
+            },
+            "test": {
+                "rows": 451,
+                "ids": "a6988bd7fd3b1dc73c7ceaf98f7b38a8f82a8a69fc5ebe4e772c9d71690b4e5b",
+            },
         },
     }
     region_text = (
@@ -87,38 +129,57 @@ class VqaRad(Task):
 
     closed_rule: Literal["paper", "dataset", "yesno"] = "paper"
 
+    def edition(self, split: str) -> Edition:
+        """Say which copy lies in the data folder; the official one before any mirror.
+
+        Raises:
+            UserError: none that is known; look-alikes are named.
+        """
+        return self._copy(split)[0]
+
     def samples(self, split: str) -> Iterator[Sample]:
         """Yield the samples of a split in the file's order; images are looked for later.
 
         Raises:
             UserError: a file is missing, broken, or not the official one.
         """
-        if split not in self.passport:
-            raise UserError(
-                f"vqa_rad has no split '{split}'",
-                "The official file marks train and test questions only.",
-                "Ask for one of these; a validation split is up to you.",
-            )
-        path = self._questions()
-        records = read_records(path, _KEYS)
-        found = {str(row["qid"]) for row in records}
-        asked = [row for row in records if _is_test(row) == (split == "test")]
-        check_passport(
-            self,
-            split,
-            [_id(row["qid"]) for row in asked],
-            gaps=[_id(qid) for qid in range(_N_ROWS) if str(qid) not in found],
-        )
-        folders = (path.parent / name for name in _IMAGES)
-        images = next((folder for folder in folders if folder.is_dir()), path.parent / _IMAGES[0])
-        yield from (self._sample(row, images) for row in asked)
+        edition, table = self._copy(split)
+        if table is not None:
+            yield from self._stored(split, table)
+            return
+        path = edition.files[0]
+        if edition.name == "mevf":
+            asked = _read_mevf(path)
+            ids = [_numbered(split, row) for row in range(len(asked))]
+            check_passport(self, split, ids)
+        else:
+            records = read_records(path, _KEYS)
+            found = {str(row["qid"]) for row in records}
+            asked = [row for row in records if _is_test(row) == (split == "test")]
+            ids = [_id(row["qid"]) for row in asked]
+            gaps = [_id(qid) for qid in range(_N_ROWS) if str(qid) not in found]
+            check_passport(self, split, ids, gaps=gaps)
+        names = _IMAGES[edition.name]
+        folders = (path.parent / name for name in names)
+        images = next((folder for folder in folders if folder.is_dir()), path.parent / names[0])
+        for id, row in zip(ids, asked, strict=True):
+            yield self._sample(id, row, images)
 
-    def _sample(self, row: Mapping[str, Any], images: Path) -> Sample:
+    def name_region(self, sample: Sample, *, published: bool = False) -> str:
+        """Return the text that a sample's segments are compared with.
+
+        In a copy that does not say what an image shows, it is the question alone.
+        """
+        if not sample.meta.get("location"):
+            return sample.question
+        return super().name_region(sample, published=published)
+
+    def _sample(self, id: str, row: Mapping[str, Any], images: Path) -> Sample:
         answer = _text(row["answer"])
         answer_type = str(row["answer_type"]).strip().upper()
         image = str(row["image_name"])
         return Sample(
-            id=_id(row["qid"]),
+            id=id,
             image=images / image,
             question=_text(row["question"]),
             answer=answer,
@@ -134,26 +195,89 @@ class VqaRad(Task):
             },
         )
 
+    def _stored(self, split: str, table: Table) -> Iterator[Sample]:
+        """Yield the samples of Hugging Face's files, which hold the images themselves."""
+        if self.closed_rule != "yesno":
+            raise UserError(
+                f"vqa_rad cannot tell closed questions by closed_rule={self.closed_rule} here",
+                "Hugging Face's copy does not have the answer types that the rule asks for.",
+                'Write "vqa_rad[closed_rule=yesno]" (251 of test), or take the official file.',
+            )
+        check_passport(self, split, [_numbered(split, row) for row in range(table.rows)])
+        texts, images = table.texts(("question", "answer")), table.images("image")
+        for number, (row, (image, content)) in enumerate(zip(texts, images, strict=True)):
+            answer = _text(row["answer"])
+            yield Sample(
+                id=_numbered(split, number),
+                image=image,
+                question=_text(row["question"]),
+                answer=answer,
+                kind=self._kind(answer, ""),
+                group=content,
+                stamp=content,
+            )
+
     def _kind(self, answer: str, answer_type: str) -> Kind:
         return "closed" if is_closed(self.closed_rule, answer, answer_type) else "open"
 
-    def _questions(self) -> Path:
-        try:
-            return find_file(self, _NAMES, _FOLDERS)
-        except UserError as error:
-            root = Path(self.data).expanduser()
-            others = [path for name in _OTHERS for path in root.glob(name)] if self.data else []
-            if not others:
-                raise
+    def _copy(self, split: str) -> tuple[Edition, Table | None]:
+        """Return the edition in the data folder, and its table if it is one of tables."""
+        if split not in self.passport:
             raise UserError(
-                error.what,
-                f"{others[0].name} is there: a conversion, or VQA-Med under this name.",
-                f"Both score differently; download the official files from {self.source}.",
-            ) from error
+                f"vqa_rad has no split '{split}'",
+                "The official file marks train and test questions only.",
+                "Ask for one of these; a validation split is up to you.",
+            )
+        try:
+            return Edition(files=(find_file(self, _NAMES, _FOLDERS),)), None
+        except UserError as error:
+            missing = error
+        with suppress(UserError):
+            path = find_file(self, (_MEVF[split],), _FOLDERS)
+            return Edition("mevf", (path,), _NOTES["mevf"]), None
+        table = find_table(self, split, _FOLDERS)
+        if table is not None:
+            return Edition("huggingface", table.files, _NOTES["huggingface"]), table
+        raise self._look_alike(missing) from missing
+
+    def _look_alike(self, missing: UserError) -> UserError:
+        """Return what to say instead if the folder holds something else under this name."""
+        root = Path(self.data).expanduser()
+        others = [path for name in _OTHERS for path in root.glob(name)] if self.data else []
+        if not others:
+            return missing
+        return UserError(
+            missing.what,
+            f"{others[0].name} is there: part of a conversion, or VQA-Med under this name.",
+            f"Both score differently; download the official files from {self.source}.",
+        )
+
+
+def _read_mevf(path: Path) -> list[dict[str, Any]]:
+    """Read MEVF's rows.
+
+    Raises:
+        UserError: the file is broken, or holds VQA-Med's questions in the same form.
+    """
+    records = read_records(path, (key for key in _KEYS if key != "image_organ"))
+    for number, row in enumerate(records, 1):
+        named = str(row["image_name"])
+        if "image_organ" not in row or not named.startswith("synpic"):
+            what = f"is about {named}" if "image_organ" in row else "has no 'image_organ'"
+            raise UserError(
+                f"{path} is not VQA-RAD",
+                f"Entry {number} {what}: most likely VQA-Med, which circulates in this form.",
+                "It scores differently; take MEVF's own data_RAD, or the official file.",
+            )
+    return records
 
 
 def _id(native: object) -> str:
     return f"vqa_rad-{native}"
+
+
+def _numbered(split: str, row: int) -> str:
+    return f"vqa_rad-{split}-{row}"
 
 
 def _is_test(row: Mapping[str, Any]) -> bool:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from medbench import plugins, spec
-from medbench.cli.data import Verbs
 from medbench.cli.progress import reporting
+from medbench.cli.verbs import Verbs
 from medbench.errors import UserError
 
 if TYPE_CHECKING:

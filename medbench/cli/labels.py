@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 @click.option("--limit", type=int, help="Only the first N samples of the split.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--allow-missing-images", is_flag=True, help="Leave out samples without an image.")
+@click.option(
+    "--allow-restricted",
+    is_flag=True,
+    help="Let --npz and --view hold ids, images and texts of a restricted task.",
+)
 @click.option("--npz", type=click.Path(path_type=Path), help="Write the published layout.")
 @click.option("--view", type=click.Path(path_type=Path), help="Write a contact sheet (PNG).")
 @click.option("--first", default=24, show_default=True, help="Samples on the sheet.")
@@ -49,6 +54,7 @@ def labels(
     limit: int | None,
     device: str,
     allow_missing_images: bool,
+    allow_restricted: bool,
     npz: Path | None,
     view: Path | None,
     first: int,
@@ -73,12 +79,19 @@ def labels(
     plugin, provider = supervise.create_one(labels, facts)
     if plugin.role == "expert" and (npz or view):
         raise UserError(f"{plugin.name} gives no regions", "", "Leave out --npz and --view.")
+    if facts.get("restricted") and (npz or view) and not allow_restricted:
+        raise UserError(
+            f"{task} is restricted",
+            "A sheet shows patients' images and texts, an .npz names them by their ids.",
+            "Add --allow-restricted, and keep what is written to yourself.",
+        )
     prepared, found, missing = prepare_task(task, data, split, allow_missing=allow_missing_images)
     samples = list(islice(found, limit))
 
     from medbench.labels.report import counts, describe, figures, tiles
     from medbench.model.load import resolve_device
     from medbench.provider import Surroundings
+    from medbench.restricted import withholding
 
     told: dict[str, Any] = {
         "task": prepared.name,
@@ -86,7 +99,7 @@ def labels(
         "labels": supervise.shown_provider(labels),
         "missing_images": len(missing),
     }
-    with reporting() as report:
+    with withholding(prepared, samples), reporting() as report:
         report.stage("label", provider.name)
         where = resolve_device(device, "auto")[0]
         give = provider.open(samples, Surroundings(prepared, fit, where, report.progress))
@@ -97,17 +110,16 @@ def labels(
             whole: Labelled = [(sample, give(sample)) for sample in samples]
             chosen = [(sample, regions[:k]) for sample, regions in whole]
             told |= figures(whole, k)
-    if npz:
-        from medbench.labels import published
+        if npz:
+            from medbench.labels import published
 
-        published.write(npz, chosen)
-        told["npz"] = str(npz)
-    if view:
-        from medbench.labels.sheet import sheet
+            published.write(npz, chosen)
+            told["npz"] = str(npz)
+        if view:
+            from medbench.labels.sheet import sheet
 
-        shown = tiles(chosen[:first], with_text=not prepared.restricted)
-        sheet(shown).save(view)
-        told["view"] = str(view)
+            sheet(tiles(chosen[:first])).save(view)
+            told["view"] = str(view)
     if as_json:
         import json
 

@@ -49,7 +49,8 @@ def check_passport(
         gaps: ids that the official file has and this one lacks, where the task can tell.
 
     Raises:
-        UserError: an id comes twice, or number or hash of the ids differ; names the difference.
+        UserError: an id comes twice, or number or hash of the ids differ; names the difference,
+            but no id of a restricted task.
     """
     expected = task.expects(split) if expected is None else expected
     wanted = expected.get("rows", len(ids))
@@ -57,14 +58,15 @@ def check_passport(
     found = f"{task.name}: {len(ids)} of {wanted} {split} questions found"
     twice = [id for id, count in Counter(ids).items() if count > 1]
     if twice:
-        why = f"{_counted(len(twice), 'id comes', 'ids come')} more than once, first: {twice[0]}."
+        first = f"number {ids.index(twice[0]) + 1}" if task.restricted else twice[0]
+        why = f"{_counted(len(twice), 'id comes', 'ids come')} more than once, first: {first}."
         raise UserError(found, why, again)
     if len(ids) != wanted:
         difference = abs(wanted - len(ids))
         if len(ids) > wanted:
             why = f"{_counted(difference, 'id', 'ids')} too many."
         else:
-            first = f", first: {gaps[0]}" if gaps else ""
+            first = f", first: {gaps[0]}" if gaps and not task.restricted else ""
             why = f"{_counted(difference, 'id', 'ids')} missing{first}."
         raise UserError(found, why, again)
     if "ids" in expected and expected["ids"] != hash_ids(ids):

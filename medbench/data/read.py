@@ -1,4 +1,7 @@
-"""Reading files of questions, with errors that say what is wrong with the file."""
+"""Reading files of questions, with errors that say what is wrong with the file.
+
+They are raised `from None`: what Python raises over a file holds the whole file.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,9 @@ def read_json(path: Path) -> Any:
     text = _text(path, "JSON")
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        why = f"{error.msg} at character {error.pos} of {len(error.doc)}: cut off or edited."
-        raise UserError(f"{path} is damaged JSON", why, _AGAIN) from error
+    except (ValueError, RecursionError) as error:
+        why = f"{_fault(error, text)}: cut off or edited."
+        raise UserError(f"{path} is damaged JSON", why, _AGAIN) from None
 
 
 def read_json_lines(path: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
@@ -42,9 +45,9 @@ def read_json_lines(path: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
             continue
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            why = f"Line {number}: {error.msg} at character {error.pos}: cut off or edited."
-            raise UserError(f"{path} is damaged", why, _AGAIN) from error
+        except (ValueError, RecursionError) as error:
+            why = f"Line {number}: {_fault(error, line)}: cut off or edited."
+            raise UserError(f"{path} is damaged", why, _AGAIN) from None
     return _checked(path, records, keys)
 
 
@@ -70,7 +73,7 @@ def read_table(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
         why = f"{type(error).__name__}: cut off, damaged, or not a table."
         if isinstance(error, OSError) and error.strerror:
             why = f"{error.strerror}."
-        raise UserError(f"cannot read {path}", why, _AGAIN) from error
+        raise UserError(f"cannot read {path}", why, _AGAIN) from None
 
 
 def read_records(path: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
@@ -105,7 +108,7 @@ def _text(path: Path, what: str) -> str:
     except OSError as error:
         raise UserError(
             f"cannot read {path}", f"{error.strerror or error}.", "Check the path and its rights."
-        ) from error
+        ) from None
     if not data.strip():
         raise UserError(f"{path} is empty", "It has no content at all.", _AGAIN)
     if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
@@ -119,7 +122,16 @@ def _text(path: Path, what: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         why = f"Byte {error.start} is not UTF-8."
-        raise UserError(f"{path} cannot be decoded", why, _AGAIN) from error
+        raise UserError(f"{path} cannot be decoded", why, _AGAIN) from None
+
+
+def _fault(error: ValueError | RecursionError, text: str) -> str:
+    """Say what is wrong with a text of JSON; its reader has three ways to fail."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos} of {len(text)}"
+    if isinstance(error, RecursionError):
+        return "Lists or objects are nested too deeply"
+    return "A number has too many digits"
 
 
 def _other_data(path: Path, why: str) -> UserError:

@@ -38,7 +38,7 @@ class Views:
 
     def __init__(self, expert: ClipExpert, around: Surroundings) -> None:
         self._expert, self._around = expert, around
-        self._memo = expert.memo(around)
+        self._memo = expert.memo(around).of(around.task)
         self._pictures: dict[str, tuple[str, tuple[int, int]]] = {}
         self._kept: OrderedDict[str, ExpertView] = OrderedDict()
         self._held = 0

@@ -26,7 +26,7 @@ def figures(whole: Labelled, k: int) -> dict[str, Any]:
     """
     found = [len(regions) for _, regions in whole]
     areas = [float(one.mask.mean()) for _, regions in whole for one in regions[:k]]
-    without = [sample.id for sample, regions in whole if not regions]
+    without = [sample.name for sample, regions in whole if not regions]
     return {
         **counts([sample for sample, _ in whole]),
         "with_region": len(whole) - len(without),
@@ -75,16 +75,12 @@ def describe(told: dict[str, Any]) -> Iterator[str]:
             yield f"  {told[name]}"
 
 
-def tiles(labelled: Labelled, *, with_text: bool = True) -> list[Tile]:
-    """Return what a contact sheet shows of labelled samples.
-
-    Args:
-        with_text: whether the questions may be shown.
-    """
+def tiles(labelled: Labelled) -> list[Tile]:
+    """Return what a contact sheet shows of labelled samples."""
     return [
         Tile(
             images.opened(sample),
-            f"{sample.id}: {sample.question}" if with_text else sample.id,
+            f"{sample.id}: {sample.question}",
             regions,
             sample.roi() if sample.roi else None,
         )

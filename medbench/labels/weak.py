@@ -42,7 +42,7 @@ class WeakLabels:
 
     def __init__(self, provider: SamBiomedclip, around: Surroundings) -> None:
         self._provider, self._around = provider, around
-        self._segments, self._scores = provider.memos()
+        self._segments, self._scores = (memo.of(around.task) for memo in provider.memos())
         self._pictures: dict[str, _Picture] = {}
 
     def compute(self, samples: Sequence[Sample]) -> int:

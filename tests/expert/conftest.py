@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from medbench.provider import Surroundings
-from medbench.task import Sample
+from medbench.task import Sample, Task
 
 TEXT: dict[str, Any] = {
     "context_length": 8, "vocab_size": 20, "width": 16, "heads": 2, "layers": 1,
@@ -114,4 +114,4 @@ def samples(pictures: list[Image.Image]) -> list[Sample]:
 @pytest.fixture
 def around() -> Surroundings:
     """Return a student that pads, and nobody who listens."""
-    return Surroundings(task=None, fit="pad")  # type: ignore[arg-type]
+    return Surroundings(Task(), fit="pad")

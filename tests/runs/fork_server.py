@@ -19,6 +19,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -92,9 +93,11 @@ def child(
     if file_size is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    code = 99
+    code = 1
     try:
         code = main(arguments)
+    except Exception:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

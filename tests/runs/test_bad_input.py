@@ -227,7 +227,8 @@ def test_corrupt_images_are_refused_before_anything_runs(place, refused, files):
         image.write_bytes(image.read_bytes()[:-30])
     what, why, do = refused(*filed(files))
     assert what == f"cannot read the image {files / 'filed-1.0' / '1.png'}"
-    assert why.endswith("the file is cut off, damaged, or not an image. 1 more is broken.")
+    assert "cut off, damaged, or not an image" in why
+    assert why.endswith("1 more is broken.")
     assert do == "Download it again, or unpack the archive again."
     assert not (place / "results").exists()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import pickle
 from collections import Counter
@@ -9,13 +11,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from medbench.data.passport import check_questions, hash_ids, hash_questions
 from medbench.data.pictures import open_image, with_images
 from medbench.errors import UserError
 from medbench.provenance import hash_samples
+from medbench.task import Sample, StoredImage
 from medbench.tasks.slake import Slake, labels_in, read_boxes
+from tests.tasks.conftest import slake_row
 
 Language = Literal["en", "zh", "all"]
 Rule = Literal["paper", "dataset", "yesno"]
@@ -36,6 +43,25 @@ def test_real_closed_questions(real_data: Path, rule: Rule, closed: int) -> None
     samples = list(Slake(data=str(real_data / "slake"), closed_rule=rule).samples("test"))
     assert Counter(sample.kind for sample in samples) == {"closed": closed, "open": 1061 - closed}
     assert len({sample.group for sample in samples}) == 96
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_real_questions_are_those_of_the_passport(real_data: Path, split: str) -> None:
+    task = Slake(data=str(real_data))
+    samples = list(task.samples(split))
+    assert hash_questions(samples) == Slake.passport[split]["questions"]
+    check_questions(task, split, samples)
+
+
+def test_real_file_with_the_empty_answer_filled_in(real_data: Path, tmp_path: Path) -> None:
+    rows = json.loads((real_data / "slake/Slake1.0/train.json").read_text(encoding="utf-8"))
+    (empty,) = (row for row in rows if row["qid"] == 1622)
+    assert empty["answer"] == ""
+    empty["answer"] = "Brain"
+    (tmp_path / "train.json").write_text(json.dumps(rows), encoding="utf-8")
+    task = Slake(data=str(tmp_path))
+    with pytest.raises(UserError, match="some train questions or answers are not the official"):
+        check_questions(task, "train", list(task.samples("train")))
 
 
 def test_real_splits_share_no_image_in_english(real_data: Path) -> None:
@@ -334,6 +360,251 @@ def test_windows_separators_in_image_names(small_slake: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace("/source", "\\\\source"), "utf-8")
     samples = list(Slake(data=str(small_slake)).samples("test"))
     assert open_image(samples[0].image).size == (40, 30)
+
+
+class TestConversion:
+    """The official rows as Parquet, the images beside them: what Hugging Face makes by itself."""
+
+    PLACES = ("default/test/0000.parquet", "data/test-00000-of-00001.parquet", "test.parquet")
+
+    def convert(self, root: Path, place: str) -> Path:
+        rows = json.loads((root / "test.json").read_text(encoding="utf-8"))
+        (root / "test.json").unlink()
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), root / place)
+        return root / place
+
+    @pytest.mark.parametrize("place", PLACES)
+    def test_samples_are_the_same(self, small_slake: Path, place: str) -> None:
+        task = Slake(data=str(small_slake))
+        official = list(task.samples("test"))
+        shard = self.convert(small_slake, place)
+        assert list(task.samples("test")) == official
+        assert any(sample.roi for sample in official)
+        edition = task.edition("test")
+        assert (edition.name, edition.files) == ("huggingface", (shard,))
+        assert edition.note
+
+    @pytest.mark.parametrize(("language", "n"), [("en", 4), ("zh", 2), ("all", 6)])
+    def test_language_comes_first(self, small_slake: Path, language: Language, n: int) -> None:
+        self.convert(small_slake, "test.parquet")
+        task = Slake(data=str(small_slake), language=language)
+        assert len(list(task.samples("test"))) == n
+
+    def test_a_missing_question_is_named(self, small_slake: Path) -> None:
+        path = self.convert(small_slake, "test.parquet")
+        table = pq.read_table(path)
+        pq.write_table(pa.concat_tables([table.slice(0, 3), table.slice(4)]), path)
+        assert fails(Slake(data=str(small_slake))).why == "1 id missing, first: slake-3."
+
+    def test_columns_that_are_not_the_official_ones(self, small_slake: Path) -> None:
+        path = self.convert(small_slake, "test.parquet")
+        pq.write_table(pq.read_table(path).drop_columns(["q_lang"]), path)
+        assert "no column 'q_lang'" in fails(Slake(data=str(small_slake))).why
+
+    def test_the_official_file_goes_first(self, small_slake: Path) -> None:
+        (small_slake / "test.parquet").write_bytes(b"not even read")
+        assert Slake(data=str(small_slake)).edition("test").name == "official"
+
+    def test_real_files(self, real_data: Path, tmp_path: Path) -> None:
+        official = Slake(data=str(real_data))
+        for split, name in (("validation", "validate"), ("test", "test")):
+            source = real_data / "slake/Slake1.0" / f"{name}.json"
+            rows = json.loads(source.read_text(encoding="utf-8"))
+            pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{split}.parquet")
+            task = Slake(data=str(tmp_path))
+            samples = list(task.samples(split))
+            assert hash_questions(samples) == hash_questions(official.samples(split))
+            check_questions(task, split, samples)
+
+
+class TestEmbedded:
+    """Copies with the images inside, whose other columns nobody promises."""
+
+    @pytest.fixture
+    def copies(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        splits = {"train": 2, "validation": 1, "test": 4}
+        merged = {"train": 3, "test": 4}
+        known = {"embedded": numbered(**splits), "merged": numbered(**merged)}
+        monkeypatch.setattr(Slake, "mirrors", known)
+        rows = {"zh": {"train": 1, "validation": 1, "test": 2}}
+        monkeypatch.setattr("medbench.tasks.slake._ROWS", rows)
+
+    @staticmethod
+    def image(number: int) -> bytes:
+        file = io.BytesIO()
+        Image.new("L", (4, 3), number).save(file, "PNG")
+        return file.getvalue()
+
+    def write(self, path: Path, rows: list[dict[str, Any]], *columns: str) -> None:
+        content = [
+            {
+                "image": {"bytes": self.image(row["img_id"]), "path": None},
+                "question": f"{row['question']} ",
+                "answer": row["answer"],
+                **{name: row[name] for name in columns},
+            }
+            for row in rows
+        ]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(content), path, row_group_size=3)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            slake_row(0),
+            slake_row(1, question="Where?", answer="Left", answer_type="OPEN"),
+            slake_row(2, answer="Lung"),
+            slake_row(3, answer="No"),
+        ]
+
+    def read(self, folder: Path, **parameters: Any) -> list[Sample]:
+        task = Slake(data=str(folder), **{"closed_rule": "yesno", **parameters})
+        return list(task.samples("test"))
+
+    def test_samples(self, tmp_path: Path, copies: None) -> None:
+        self.write(tmp_path / "data/test-00000-of-00001.parquet", self.rows())
+        samples = self.read(tmp_path)
+        assert [sample.id for sample in samples] == [f"slake-test-{row}" for row in range(4)]
+        assert [sample.kind for sample in samples] == ["closed", "open", "open", "closed"]
+        assert samples[0].question == "Is the liver enlarged?"
+        assert samples[0].meta["language"] == "en"
+        assert all(sample.roi is None for sample in samples)
+
+    def test_images(self, tmp_path: Path, copies: None) -> None:
+        self.write(tmp_path / "test.parquet", self.rows())
+        samples = self.read(tmp_path)
+        assert [sample.group for sample in samples] == [
+            hashlib.sha256(self.image(number)).hexdigest() for number in (0, 0, 1, 1)
+        ]
+        assert all(sample.stamp == sample.group for sample in samples)
+        image = samples[2].image
+        assert isinstance(image, StoredImage)
+        assert image.content() == self.image(1)
+        assert np.asarray(open_image(image)).max() == 1
+
+    def test_other_columns_are_taken(self, tmp_path: Path, copies: None) -> None:
+        columns = ("qid", "answer_type", "modality", "location", "content_type")
+        self.write(tmp_path / "test.parquet", self.rows(), *columns)
+        samples = self.read(tmp_path, closed_rule="dataset")
+        assert [sample.kind for sample in samples] == ["closed", "open", "closed", "closed"]
+        assert samples[3].meta == {
+            "native_id": 3,
+            "language": "en",
+            "location": "Abdomen",
+            "modality": "CT",
+            "answer_type": "CLOSED",
+            "base_type": "",
+            "content_type": "Size",
+        }
+        assert [s.kind for s in self.read(tmp_path, closed_rule="paper")].count("closed") == 2
+
+    def test_names_by_the_splits_that_are_there(self, tmp_path: Path, copies: None) -> None:
+        self.write(tmp_path / "test.parquet", self.rows())
+        edition = Slake(data=str(tmp_path)).edition("test")
+        assert edition.name == "merged"
+        assert "no validation split" in edition.note
+        self.write(tmp_path / "train.parquet", self.rows()[:3])
+        task = Slake(data=str(tmp_path), closed_rule="yesno")
+        assert len(list(task.samples("train"))) == 3
+        self.write(tmp_path / "validation.parquet", self.rows()[:1])
+        assert task.edition("test").name == "embedded"
+        error = fails(task, "train")
+        assert error.what == "slake: 3 of 2 train questions found"
+
+    @pytest.mark.parametrize("rule", ["paper", "dataset"])
+    @pytest.mark.parametrize("type", ["", "yes/no"])
+    def test_rules_that_need_answer_types(
+        self, tmp_path: Path, copies: None, rule: Rule, type: str
+    ) -> None:
+        rows = [{**row, "answer_type": type} for row in self.rows()]
+        self.write(tmp_path / "test.parquet", rows, *(["answer_type"] if type else []))
+        error = fails(Slake(data=str(tmp_path), closed_rule=rule))
+        assert f"closed_rule={rule}" in error.what
+        assert "Its columns are image, question, answer" in error.why
+        assert "closed_rule=yesno (355 of test)" in error.do
+
+    @pytest.mark.parametrize("language", ["zh", "all"])
+    def test_languages_need_a_column(
+        self, tmp_path: Path, copies: None, language: Language
+    ) -> None:
+        self.write(tmp_path / "test.parquet", self.rows())
+        error = fails(Slake(data=str(tmp_path), closed_rule="yesno", language=language))
+        assert error.what == f"slake cannot tell which questions are language={language} here"
+        assert "language=en" in error.do
+
+    @pytest.mark.parametrize(("language", "n"), [("en", 4), ("zh", 2)])
+    def test_languages_where_there_is_one(
+        self, tmp_path: Path, copies: None, language: Language, n: int
+    ) -> None:
+        chinese = [slake_row(number, q_lang="zh", img_id=90 + number) for number in range(2)]
+        rows = [chinese[0], *self.rows(), chinese[1]]
+        self.write(tmp_path / "test.parquet", rows, "q_lang")
+        samples = self.read(tmp_path, language=language)
+        assert [sample.id for sample in samples] == [f"slake-test-{row}" for row in range(n)]
+        first = self.image(0 if language == "en" else 90)
+        assert samples[0].group == hashlib.sha256(first).hexdigest()
+
+    def test_chinese_of_a_merged_copy(self, tmp_path: Path, copies: None) -> None:
+        rows = [slake_row(number, q_lang="zh") for number in range(2)]
+        self.write(tmp_path / "train.parquet", rows, "q_lang")
+        task = Slake(data=str(tmp_path), closed_rule="yesno", language="zh")
+        assert len(list(task.samples("train"))) == 2
+
+    def test_both_languages_without_a_column_for_them(self, tmp_path: Path, copies: None) -> None:
+        self.write(tmp_path / "test.parquet", [*self.rows(), slake_row(4, q_lang="zh")])
+        error = fails(Slake(data=str(tmp_path), closed_rule="yesno"))
+        assert error.what == "slake: 5 of 4 test questions found"
+
+    def test_no_regions(self, tmp_path: Path, copies: None) -> None:
+        self.write(tmp_path / "test.parquet", self.rows())
+        task = Slake(data=str(tmp_path), closed_rule="yesno", with_region=True)
+        assert fails(task).what == "slake has no regions here"
+
+    def test_region_text_with_and_without_a_location(self, tmp_path: Path, copies: None) -> None:
+        self.write(tmp_path / "test.parquet", self.rows())
+        task = Slake(data=str(tmp_path), closed_rule="yesno")
+        sample = self.read(tmp_path)[0]
+        for published in (False, True):
+            assert task.name_region(sample, published=published) == sample.question
+        self.write(tmp_path / "test.parquet", self.rows(), "location")
+        named = task.name_region(self.read(tmp_path)[0])
+        assert named == "Medical image of abdomen. Is the liver enlarged?"
+
+    def test_no_validation_split(self, tmp_path: Path, copies: None) -> None:
+        self.write(tmp_path / "test.parquet", self.rows())
+        error = fails(Slake(data=str(tmp_path)), "validation")
+        assert "validate.json or validation.json not found" in error.what
+
+    def test_real_questions_in_its_form(self, real_data: Path, tmp_path: Path) -> None:
+        folder = real_data / "slake/Slake1.0"
+        rows = {
+            name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            for name in ("train", "validate", "test")
+        }
+        merged = {"train": rows["train"] + rows["validate"], "test": rows["test"]}
+        for split, every in merged.items():
+            english = [
+                {**row, "img_id": row["img_id"] % 7} for row in every if row["q_lang"] == "en"
+            ]
+            self.write(tmp_path / f"{split}.parquet", english)
+        task = Slake(data=str(tmp_path), closed_rule="yesno")
+        assert len(list(task.samples("train"))) == 5972
+        kinds = Counter(sample.kind for sample in task.samples("test"))
+        assert kinds == {"closed": 355, "open": 706}
+
+
+def numbered(**counts: int) -> dict[str, dict[str, Any]]:
+    return {
+        split: {"rows": n, "ids": hash_ids(f"slake-{split}-{row}" for row in range(n))}
+        for split, n in counts.items()
+    }
+
+
+def test_published_counts_of_the_mirrors() -> None:
+    assert Slake.mirrors == {
+        "embedded": numbered(train=4919, validation=1053, test=1061),
+        "merged": numbered(train=4919 + 1053, test=1061),
+    }
 
 
 def fails(task: Slake, split: str = "test") -> UserError:
