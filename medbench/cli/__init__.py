@@ -20,9 +20,15 @@ VERBS = {
         "Run methods on tasks with a backbone; go on where it stopped.",
     ),
     "table": ("medbench.cli.table:table", "Print the runs found as methods x tasks."),
+    "data": ("medbench.cli.data:data", "Check and describe a download; unpack its archives."),
     "labels": (
         "medbench.cli.labels:labels",
         "Compute a task's weak labels ahead; count them, show them.",
+    ),
+    "backbone": ("medbench.cli.backbone:backbone", "Write checkpoints in other formats."),
+    "doctor": (
+        "medbench.cli.doctor:doctor",
+        "Say what stands in the way of a run, and what to do about it.",
     ),
     "list": (
         "medbench.cli.list:list_",

@@ -1,0 +1,67 @@
+"""What a doctor is asked about: names and values, read from source alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from medbench import cell
+from medbench.cell import Request
+from medbench.errors import UserError
+from medbench.model.load import DTYPES
+from medbench.plugins import Plugin
+from medbench.spec import Spec
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request of which method, task and backbone may each be left out.
+
+    Attributes:
+        request: the options of a run, "" for what is left out.
+        backbone, task: plugins with their specs; None where left out.
+        methods: of the chain, likewise; empty where left out.
+        tuning: what the task sets for tuners.
+    """
+
+    request: Request
+    backbone: tuple[Plugin, Spec] | None
+    task: tuple[Plugin, Spec] | None
+    methods: tuple[tuple[Plugin, Spec], ...]
+    tuning: Mapping[str, Any]
+
+    @property
+    def offers(self) -> list[str]:
+        """What backbone and task have for methods, as far as they are given."""
+        given = [one[0] for one in (self.backbone, self.task) if one is not None]
+        return [offer for plugin in given for offer in plugin.attributes.get("offers", ())]
+
+
+def look_up(request: Request) -> Asked:
+    """Find all names of a request and read all values.
+
+    Raises:
+        UserError: a name is unknown, or a value makes no sense.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", request.device):
+        raise UserError(f"no device '{request.device}'", "", "Take auto, cpu, cuda or cuda:N.")
+    if request.dtype not in ("auto", *DTYPES):
+        raise UserError(f"no dtype '{request.dtype}'", "", f"Take auto, {', '.join(DTYPES)}.")
+    # What is left out is stood in for by what needs nothing.
+    whole = replace(
+        request,
+        method=request.method or "greedy",
+        task=request.task or "phantom",
+        backbone=request.backbone or "phantom",
+    )
+    named = cell._look_up(whole)  # pyright: ignore[reportPrivateUsage]
+    cell._check_options(whole)  # pyright: ignore[reportPrivateUsage]
+    return Asked(
+        request,
+        (named.backbone, named.backbone_spec) if request.backbone else None,
+        (named.task, named.task_spec) if request.task else None,
+        tuple(zip(named.methods, named.chain, strict=True)) if request.method else (),
+        named.tuning if request.task else {},
+    )
