@@ -277,6 +277,17 @@ def test_table_and_list_of_runs(medbench, elsewhere):
     assert "runs" in json.loads(medbench("list", "--json")[1])
 
 
+def test_table_says_that_runs_have_no_metric(medbench, elsewhere):
+    folder = write_run(elsewhere / "results" / "runs", "greedy", 0.25)
+    scores = {"schema": 1, "scores": {}, "health": {}}
+    (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
+    assert medbench("table") == (
+        0,
+        "",
+        "Not shown: 1 run has answers and no metric to score them.\n",
+    )
+
+
 @pytest.mark.parametrize("written_as", ["md", "csv", "json"])
 def test_table_formats_end_in_one_newline(medbench, elsewhere, written_as):
     write_run(elsewhere / "r", "vcd", 0.5)

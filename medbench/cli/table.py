@@ -57,6 +57,11 @@ def table(
     written = writers[written_as](arranged)
     if written:
         click.echo(written.removesuffix("\n"))
+    finished = [r for r in records if r.state in ("complete", "partial")]
+    unscored = sum(not record.scores for record in finished)
+    if unscored:
+        runs = "1 run has" if unscored == 1 else f"{unscored} runs have"
+        click.echo(f"Not shown: {runs} answers and no metric to score them.", err=True)
     left_out = Counter(r.state for r in records if r.state not in ("complete", "partial"))
     if left_out:
         counts = ", ".join(f"{number} {state}" for state, number in sorted(left_out.items()))

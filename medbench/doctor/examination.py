@@ -52,9 +52,11 @@ def examine(asked: Asked, *, fetch: bool = False, answer: bool = False) -> Itera
         checked = check_task(plugin, spec, data=asked.request.data, splits=splits)
         read = yield from _guarded(of_task(plugin), checked)
     if asked.methods:
-        chain = yield from _guarded(of_method(asked), check_method(asked, looked, read))
+        checked = check_method(asked, looked, read)
+        chain = yield from _guarded(of_method(asked), checked, withheld=_is_restricted(asked))
     if looked and looked.skeleton:
-        yield from _guarded("memory and disk", check_room(asked, looked, read, chain))
+        room = check_room(asked, looked, read, chain)
+        yield from _guarded("memory and disk", room, withheld=_is_restricted(asked))
         if answer and asked.backbone is not None:
             real = ask_for_real(*asked.backbone, asked.request)
             yield from _guarded(of_backbone(asked.backbone[0]), real)
@@ -74,15 +76,24 @@ def _fetch(asked: Asked) -> Iterator[Finding]:
                 yield from fetch_provider(provider)
 
 
+def _is_restricted(asked: Asked) -> bool:
+    return asked.task is not None and bool(asked.task[0].attributes.get("restricted"))
+
+
 def _guarded(
-    section: str, part: Generator[Finding, None, T] | Iterator[Finding]
+    section: str, part: Generator[Finding, None, T] | Iterator[Finding], *, withheld: bool = False
 ) -> Generator[Finding, None, T | None]:
-    """Turn what goes wrong in a part into a finding; return what the part returns."""
+    """Turn what goes wrong in a part into a finding; return what the part returns.
+
+    Args:
+        withheld: whether the words of an unexpected error may tell of a restricted task's data.
+    """
     try:
-        return (yield from part)  # pyright: ignore
+        return (yield from part)  # pyright: ignore[reportReturnType]
     except UserError as error:
         yield refused(section, error)
     except Exception as error:
-        what = f"this could not be looked at. {one_line(error)}"
+        why = type(error).__name__ if withheld else one_line(error)
+        what = f"this could not be looked at. {why}"
         yield Finding(section, "problem", what, "It may be a fault of medbench: report this line.")
     return None

@@ -23,6 +23,10 @@ _OTHERS = (
     "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot", "*.tflite", "*.mlmodel", "*.gguf",
     "*.llamafile", "consolidated*",
 )  # fmt: skip
+# What describes a text tower and its tokenizer.
+_DESCRIPTION = (
+    "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json",
+)  # fmt: skip
 # Weights in this format are read before those pickled beside them.
 _SAFE = ("model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors")
 
@@ -48,7 +52,7 @@ def fetch_provider(provider: Provider) -> Iterator[Finding]:
                 yield from fetch(hub_id)
     tower = hub_files.text_tower_of(provider)
     if tower and not hub_files.has_config(tower):
-        yield from fetch(tower, only=("config.json",))
+        yield from fetch(tower, only=_DESCRIPTION)
 
 
 def fetch(hub_id: str, *, only: tuple[str, ...] = ()) -> Iterator[Finding]:

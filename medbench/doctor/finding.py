@@ -58,7 +58,7 @@ def shortened(text: str) -> str:
         return text
     for home in sorted(homes, key=len, reverse=True):
         if len(home) > 1:
-            text = re.sub(rf"(?<![\w.~-]){re.escape(home)}(?![\w.-])", "~", text)
+            text = re.sub(rf"(?<![\w.~-]){re.escape(home)}(?![\w-]|\.\w)", "~", text)
     return text
 
 

@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from medbench.backbone import Checkpoint
 from medbench.errors import UserError
@@ -43,17 +44,25 @@ def text_tower_of(provider: Provider) -> str:
     """Return the hub id that describes the text tower of a provider's CLIP; "" for none.
 
     open_clip asks the hub for that description alone; the weights are in the CLIP's own files.
-    Experts look at images only.
+    """
+    named = str(text_settings_of(provider).get("hf_model_name") or "")
+    return named if is_hub_id(named) and not Path(named).is_dir() else ""
+
+
+def text_settings_of(provider: Provider) -> dict[str, Any]:
+    """Return what the description of a provider's CLIP says of its text tower.
+
+    Nothing where the provider takes no text: experts look at images only.
     """
     from medbench.clip import CONFIG
     from medbench.providers.sam_biomedclip import SamBiomedclip
 
     if not isinstance(provider, SamBiomedclip):
-        return ""
+        return {}
     with suppress(UserError, OSError, ValueError, LookupError, TypeError):
         about = json.loads((provider.clip_path() / CONFIG).read_text(encoding="utf-8"))
-        return str(about["model_cfg"]["text_cfg"].get("hf_model_name") or "")
-    return ""
+        return dict(about["model_cfg"]["text_cfg"])
+    return {}
 
 
 def has_config(hub_id: str) -> bool:

@@ -8,12 +8,13 @@ from medbench import supervise
 from medbench.doctor.asked import Asked
 from medbench.doctor.backbone import Looked
 from medbench.doctor.finding import Finding, counted, refused, size
-from medbench.doctor.hub_files import has_config, text_tower_of
+from medbench.doctor.hub_files import has_config, text_settings_of, text_tower_of
 from medbench.doctor.packages import missing_of
 from medbench.doctor.task import Read
 from medbench.errors import UserError
 from medbench.method import Tuner
 from medbench.provider import Provider, Surroundings
+from medbench.restricted import withholding
 
 
 def check_providers(
@@ -46,12 +47,17 @@ def check_providers(
 
 
 def _text_tower(heading: str, named: str, provider: Provider) -> Iterator[Finding]:
-    """Say whether the description of a CLIP's text tower, which lies apart, is missing."""
+    """Say whether a CLIP's text tower cannot be built: for want of its description, or its age."""
     tower = text_tower_of(provider)
     if tower and not has_config(tower):
         what = f"{named}: its CLIP's text tower is described by {tower}, which is not here"
-        do = f"hf download {tower} config.json, or run this again with --fetch."
+        do = f"hf download {tower} config.json; or run this again with --fetch."
         yield Finding(heading, "problem", what, do)
+    old = [key for key in ("proj", "pooler_type") if key in text_settings_of(provider)]
+    if old:
+        what = f"{named}: its CLIP is described for an older open_clip, by {' and '.join(old)}"
+        do = f"Fetch it anew, or rename these to {' and '.join(f'hf_{key}' for key in old)}."
+        yield Finding(heading, "problem", what, do.replace("hf_proj", "hf_proj_type"))
 
 
 def _extra(
@@ -72,7 +78,8 @@ def _extra(
         return
     try:
         # Without a CLIP nothing can be computed: this only looks whether all is there.
-        provider.open(train, Surroundings(read.task, fit))
+        with withholding(read.task, train):
+            provider.open(train, Surroundings(read.task, fit))
     except UserError as error:
         what = f"{named} has not all targets of the {len(train)} training questions"
         yield refused(heading, UserError(what, error.what, error.do))

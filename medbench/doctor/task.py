@@ -97,7 +97,7 @@ def _split(heading: str, task: Task, split: str, samples: Sequence[Sample]) -> I
     images = {_image(sample) for sample in samples}
     known = f" of {expected}" if expected is not None else ""
     what = f"{split}: {len(samples)}{known} questions about {counted(len(images), 'image')}"
-    yield Finding(heading, "good", f"{what}, {edition.name} copy")
+    yield Finding(heading, "good", f"{what}, {edition.name} edition")
     if edition.note:
         yield Finding(heading, "note", f"{split}: {edition.note}")
     for check in (

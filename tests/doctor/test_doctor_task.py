@@ -68,8 +68,8 @@ def test_counts_licence_and_source(ward, problems, said):
     assert "good licence: the ward's own" in text
     assert "good source: https://example.org/ward" in text
     assert "good metrics: closed/strict" in text
-    assert "good train: 2 of 2 questions about 1 image, official copy" in text
-    assert "good test: 4 of 4 questions about 2 images, official copy" in text
+    assert "good train: 2 of 2 questions about 1 image, official edition" in text
+    assert "good test: 4 of 4 questions about 2 images, official edition" in text
     assert "note test: Two nurses wrote it." in text
     assert {split: len(samples) for split, samples in read.splits.items()} == {
         "train": 2,
