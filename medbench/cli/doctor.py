@@ -14,7 +14,7 @@ from medbench.errors import UserError
 
 @click.command()
 @click.option("--backbone", default="", help="A backbone's spec: are its files there and whole?")
-@click.option("--task", default="", help="A task's spec: which copy is there, are its images?")
+@click.option("--task", default="", help="A task's spec: which edition is there, are its images?")
 @click.option("--method", default="", help="A method's spec or chain: is there what it needs?")
 @click.option("--data", default="", help="Folder with the task's official files.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
@@ -44,7 +44,7 @@ def doctor(fetch: bool, answer: bool, as_json: bool, out: str, **options: Any) -
         if asked_for and not options["backbone"] and (flag == "--answer" or not options["method"]):
             also = "" if flag == "--answer" else " or --method SPEC"
             raise UserError(f"{flag} of what?", "", f"Add --backbone SPEC{also}.")
-    asked = look_up(Request(out=Path(out), **options))
+    asked = look_up(Request(out=Path(out).expanduser(), **options))
 
     from medbench.doctor.examination import examine
     from medbench.doctor.page import lines, verdict

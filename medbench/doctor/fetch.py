@@ -25,7 +25,8 @@ _OTHERS = (
 )  # fmt: skip
 # What describes a text tower and its tokenizer.
 _DESCRIPTION = (
-    "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json",
+    "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+    "special_tokens_map.json",
 )  # fmt: skip
 # Weights in this format are read before those pickled beside them.
 _SAFE = ("model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors")

@@ -47,7 +47,8 @@ def refused(section: str, error: UserError, do: str = "") -> Finding:
 
 def one_line(error: BaseException) -> str:
     """Return an exception's type and the first line of what it says."""
-    return f"{type(error).__name__}: {error}".strip(": ").splitlines()[0]
+    words = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def shortened(text: str) -> str:

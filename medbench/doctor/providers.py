@@ -16,6 +16,9 @@ from medbench.method import Tuner
 from medbench.provider import Provider, Surroundings
 from medbench.restricted import withholding
 
+# Keys of a text tower's description that open_clip no longer knows, and their names since.
+_RENAMED = {"proj": "hf_proj_type", "pooler_type": "hf_pooler_type"}
+
 
 def check_providers(
     heading: str, asked: Asked, tuner: Tuner, looked: Looked | None, read: Read | None
@@ -53,11 +56,12 @@ def _text_tower(heading: str, named: str, provider: Provider) -> Iterator[Findin
         what = f"{named}: its CLIP's text tower is described by {tower}, which is not here"
         do = f"hf download {tower} config.json; or run this again with --fetch."
         yield Finding(heading, "problem", what, do)
-    old = [key for key in ("proj", "pooler_type") if key in text_settings_of(provider)]
+    stated = text_settings_of(provider)
+    old = [key for key in _RENAMED if key in stated]
     if old:
         what = f"{named}: its CLIP is described for an older open_clip, by {' and '.join(old)}"
-        do = f"Fetch it anew, or rename these to {' and '.join(f'hf_{key}' for key in old)}."
-        yield Finding(heading, "problem", what, do.replace("hf_proj", "hf_proj_type"))
+        do = f"Fetch it anew, or rename to {' and '.join(_RENAMED[key] for key in old)}."
+        yield Finding(heading, "problem", what, do)
 
 
 def _extra(

@@ -1,4 +1,4 @@
-"""A task's files: which copy is there, how many questions, how many of them without an image."""
+"""A task's files: which edition is there, how many questions, how many of them without an image."""
 
 from __future__ import annotations
 

@@ -35,6 +35,12 @@ class Small:
         return f"{self.name}[{','.join(f'{k}={v}' for k, v in options.items() if v)}]"
 
 
+@pytest.fixture(autouse=True)
+def home(monkeypatch):
+    """Set a home folder that no test's files are in: its name is not told."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+
+
 @pytest.fixture
 def small(tmp_path):
     """Return a writer of tiny checkpoints, which tests may damage."""

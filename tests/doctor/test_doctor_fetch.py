@@ -68,7 +68,10 @@ def test_nothing_is_asked_of_the_hub_without_the_flag(hub, repositories, examine
     assert problem["do"].endswith("Or run this again with --fetch.")
 
 
-def test_what_the_spec_names_is_fetched_and_then_whole(hub, repositories, examined, tmp_path):
+@pytest.mark.slow
+def test_what_the_spec_names_is_fetched_and_then_whole(
+    hub, repositories, examined, elsewhere, tmp_path
+):
     server = hub(repositories)
     code, page = examined("--backbone", SPEC, "--fetch", endpoint=server.endpoint)
     assert code == 0, page
@@ -83,22 +86,18 @@ def test_what_the_spec_names_is_fetched_and_then_whole(hub, repositories, examin
     # The smallest come first, so that what is wrong with a config is known early.
     assert names.index("config.json") < names.index("model-00001-of-00002.safetensors")
 
-    # It is found again without a hub, and not fetched twice.
-    server.asked.clear()
+    # It is found again without a hub, by the doctor and by a run.
     code, page = examined("--backbone", SPEC, endpoint="http://127.0.0.1:9")
     assert code == 0, page
     where = [one["what"] for one in page["findings"] if one["section"].startswith("backbone")]
     assert any(what.startswith(f"{MODEL} at 0123456789 in {tmp_path}") for what in where)
-    code, _ = examined("--backbone", SPEC, "--fetch", endpoint=server.endpoint)
-    assert (code, server.asked) == (0, [])
-
-
-def test_a_run_takes_what_was_fetched(hub, repositories, examined, elsewhere):
-    server = hub(repositories)
-    assert examined("--backbone", SPEC, "--fetch", endpoint=server.endpoint)[0] == 0
     command = ("run", "--method", "greedy", "--task", "phantom", "--backbone", SPEC)
     done = elsewhere("-m", "medbench", *command, "--limit", 2, "--device", "cpu")
     assert done.returncode == 0, done.stderr
+    # And it is not fetched twice.
+    server.asked.clear()
+    code, _ = examined("--backbone", SPEC, "--fetch", endpoint=server.endpoint)
+    assert (code, server.asked) == (0, [])
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_was(hub, fetched, tmp_path):
@@ -175,6 +174,7 @@ def test_what_does_not_fit_the_disk_is_not_begun(hub, elsewhere):
     assert server.sent == []
 
 
+@pytest.mark.slow
 def test_a_providers_clip_and_its_text_towers_config_are_fetched(hub, small, examined, tmp_path):
     one = small("llava_med_1.5")
     clip = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
@@ -187,7 +187,7 @@ def test_a_providers_clip_and_its_text_towers_config_are_fetched(hub, small, exa
                 "open_clip_pytorch_model.bin": b"1",
                 "tokenizer.json": b"{}",
             },
-            "owner/bert": {"config.json": b"{}", "pytorch_model.bin": b"2"},
+            "owner/bert": {"config.json": b"{}", "vocab.txt": b"a", "pytorch_model.bin": b"2"},
         }
     )
     (tmp_path / "sam.pth").write_bytes(b"3")
@@ -203,6 +203,7 @@ def test_a_providers_clip_and_its_text_towers_config_are_fetched(hub, small, exa
         "open_clip_config.json",
         "open_clip_pytorch_model.bin",
         "tokenizer.json",
+        "vocab.txt",
     ]
     assert f"hf download {clip}" not in str(page)
 

@@ -1,6 +1,7 @@
 """A method against backbone and task: needs, layers, providers, and adapters that are there."""
 
 import json
+import shutil
 
 import pytest
 
@@ -110,6 +111,24 @@ def test_weights_of_a_provider_that_are_missing_are_named(check, problems, tmp_p
     ((what, do),) = problems(check(method=clip, backbone="toy", task="phantom")[0])
     assert what.startswith("labels=sam-biomedclip: owner/clip is not on this machine")
     assert do == "Fetch it once: hf download owner/clip Or run this again with --fetch."
+
+
+def test_a_clip_described_for_an_older_open_clip_is_named(check, problems, tmp_path, extras):
+    from medbench.phantom import LABELS
+
+    extras([])
+    clip = shutil.copytree(LABELS / "clip", tmp_path / "clip")
+    about = json.loads((clip / "open_clip_config.json").read_text("utf-8"))
+    about["model_cfg"]["text_cfg"] |= {"proj": "mlp", "pooler_type": "cls"}
+    (clip / "open_clip_config.json").write_text(json.dumps(about), "utf-8")
+    method = f"a3tune[labels=sam-biomedclip[sam=phantom,clip={clip}]]"
+    assert problems(check(method=method, backbone="toy", task="phantom")[0]) == [
+        (
+            "labels=sam-biomedclip: its CLIP is described for an older open_clip, "
+            "by proj and pooler_type",
+            "Fetch it anew, or rename to hf_proj_type and hf_pooler_type.",
+        )
+    ]
 
 
 def test_a_provider_whose_targets_are_all_there_needs_no_extra(check, problems, said, extras):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medbench.doctor import examination
-from medbench.doctor.finding import Finding, counted, refused, shortened, size
+from medbench.doctor.finding import Finding, counted, one_line, refused, shortened, size
 from medbench.doctor.page import lines, verdict
 from medbench.errors import UserError
 
@@ -171,6 +171,13 @@ def test_long_lines_are_broken_and_commands_are_not():
     assert whole[-1] == f"      -> {command}"
     long = "/" + "y" * 200
     assert lines(Finding("x", "good", long)) == [f"  ok  {long}"]
+
+
+def test_an_exception_is_told_in_one_line():
+    assert one_line(ImportError("\nno package of that name\nand more")) == (
+        "ImportError: no package of that name"
+    )
+    assert one_line(ValueError()) == "ValueError"
 
 
 def test_words():
