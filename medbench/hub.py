@@ -63,5 +63,8 @@ def cached(hub_id: str) -> Path | None:
 
     try:
         return Path(snapshot_download(hub_id, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
+    except LocalEntryNotFoundError as error:
+        # Of a repository that holds several formats a user need not have all; what is missing of
+        # those that are read is said by who reads them.
+        partly = getattr(error, "snapshot_path", None)
+        return Path(partly) if partly else None
