@@ -110,8 +110,8 @@ def plan(request: Request) -> Cell:
     Raises:
         UserError: anything about it that cannot work.
     """
-    named = _look_up(request)
-    _check_options(request)
+    named = look_up(request)
+    check_options(request)
     _check_needs(named, request)
     task = _create_task(named.task_spec, request.data)
     metrics = tuple(load_metric(name) for name in task.metrics)
@@ -207,7 +207,7 @@ def plan(request: Request) -> Cell:
 
 
 @dataclass(frozen=True)
-class _Named:
+class Named:
     """What a request names: specs, and the plugins as their source describes them.
 
     `tuning` is what the task sets for tuners.
@@ -222,8 +222,12 @@ class _Named:
     tuning: dict[str, Any]
 
 
-def _look_up(request: Request) -> _Named:
-    """Find all names and read all values, from source alone: a typo must not wait for torch."""
+def look_up(request: Request) -> Named:
+    """Find all names and read all values, from source alone: a typo must not wait for torch.
+
+    Raises:
+        UserError: a name is unknown, or a value makes no sense.
+    """
     task_spec, backbone_spec = spec.parse(request.task), spec.parse(request.backbone)
     chain = spec.parse_chain(request.method)
     task = plugins.get("task", task_spec.name)
@@ -236,7 +240,7 @@ def _look_up(request: Request) -> _Named:
         supervise.check_names(plugin, values, task.attributes)
     plugins.values(task, task_spec)
     plugins.values(backbone, backbone_spec)
-    return _Named(task_spec, backbone_spec, chain, task, backbone, methods, tuning)
+    return Named(task_spec, backbone_spec, chain, task, backbone, methods, tuning)
 
 
 def _check_chain(text: str, chain: Sequence[Plugin]) -> None:
@@ -249,7 +253,12 @@ def _check_chain(text: str, chain: Sequence[Plugin]) -> None:
         )
 
 
-def _check_options(request: Request) -> None:
+def check_options(request: Request) -> None:
+    """Make sure that preset and counts make sense.
+
+    Raises:
+        UserError: they do not.
+    """
     from medbench.presets import PRESETS
 
     if request.preset not in PRESETS:
@@ -259,14 +268,14 @@ def _check_options(request: Request) -> None:
             raise UserError(f"{name} {value} makes no sense", "It is a count.", "Take 1 or more.")
 
 
-def _check_needs(named: _Named, request: Request) -> None:
+def _check_needs(named: Named, request: Request) -> None:
     offers = _offers(named)
     where = f"on {request.task} with {request.backbone}"
     for plugin in named.methods:
         require(plugin.name, plugin.attributes.get("needs", ()), offers, where)
 
 
-def _offers(named: _Named) -> list[str]:
+def _offers(named: Named) -> list[str]:
     return [
         *named.backbone.attributes.get("offers", ()),
         *named.task.attributes.get("offers", ()),
@@ -339,7 +348,7 @@ def _checked(task: Task, split: str, every: Sequence[Sample], *, allow_missing: 
 def _plan_training(
     request: Request,
     tuner: Tuner,
-    named: _Named,
+    named: Named,
     task: Task,
     task_identity: dict[str, Any],
     backbone_identity: dict[str, Any],

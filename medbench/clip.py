@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from medbench.errors import UserError
 from medbench.extras import importing
+from medbench.hub import cached, is_hub_id
 
 _HUB = "hf-hub:"
 CONFIG = "open_clip_config.json"
@@ -74,18 +75,15 @@ def clip_folder(name: str) -> Path:
                 "Give a folder as open_clip writes it, or hf-hub:ORG/NAME.",
             )
         return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
     repository = name.removeprefix(_HUB)
-    try:
-        return Path(snapshot_download(repository, local_files_only=True))
-    except (LocalEntryNotFoundError, ValueError) as error:
+    downloaded = cached(repository) if is_hub_id(repository) else None
+    if downloaded is None:
         raise UserError(
             f"{repository} is not on this machine",
             "medbench downloads nothing by itself.",
             f"Fetch it once: hf download {repository}",
-        ) from error
+        )
+    return downloaded
 
 
 def clip_files(folder: Path) -> list[Path]:

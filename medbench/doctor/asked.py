@@ -56,8 +56,8 @@ def look_up(request: Request) -> Asked:
         task=request.task or "phantom",
         backbone=request.backbone or "phantom",
     )
-    named = cell._look_up(whole)  # pyright: ignore[reportPrivateUsage]
-    cell._check_options(whole)  # pyright: ignore[reportPrivateUsage]
+    named = cell.look_up(whole)
+    cell.check_options(whole)
     return Asked(
         request,
         (named.backbone, named.backbone_spec) if request.backbone else None,

@@ -56,8 +56,7 @@ def stored_shapes(directory: Path) -> Shapes:
     """
     shapes: Shapes = {}
     for path in weight_files(directory):
-        for name, shape in _shapes(path).items():
-            shapes[name] = shape
+        shapes |= _shapes(path)
     return shapes
 
 
