@@ -32,7 +32,7 @@ import heapq
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -284,7 +284,7 @@ class _Item:
     id: str
     subject: str
     image: Path | None
-    report: Mapping[str, str]
+    report: Mapping[str, str] = field(repr=False)
     view: str = ""
     study: str = ""
 

@@ -15,13 +15,12 @@ stand in training as well. One image in ten is CMYK.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medbench.data.find import find_file
-from medbench.data.parquet import Table, find_table
+from medbench.data.copies import find_copy
+from medbench.data.parquet import Table
 from medbench.data.passport import check_passport
 from medbench.data.pickles import read_pickled_records
 from medbench.data.read import read_records
@@ -164,21 +163,19 @@ class PathVqa(Task):
             )
         short = _SPLITS[split]
         try:
-            path = find_file(self, (f"qas/{short}/{short}_qa.pkl", f"{short}_qa.pkl"), _FOLDERS)
-            return Edition(files=(path,)), None
-        except UserError as error:
-            missing = error
-        conversions = {
-            "lxmert": (f"pvqa_{short}.json",),
-            "a3tune": (f"{short}.json", f"{short}_copy.json"),
-        }
-        for name, files in conversions.items():
-            with suppress(UserError):
-                return Edition(name, (find_file(self, files, _FOLDERS),), _NOTES[name]), None
-        table = find_table(self, split, _FOLDERS)
-        if table is not None:
-            return Edition("huggingface", table.files, _NOTES["huggingface"]), table
-        raise self._look_alike(missing) from missing
+            return find_copy(
+                self,
+                split,
+                (f"qas/{short}/{short}_qa.pkl", f"{short}_qa.pkl"),
+                _FOLDERS,
+                conversions={
+                    "lxmert": (f"pvqa_{short}.json",),
+                    "a3tune": (f"{short}.json", f"{short}_copy.json"),
+                },
+                notes=_NOTES,
+            )
+        except UserError as missing:
+            raise self._look_alike(missing) from missing
 
     def _images(self, questions: Path) -> Path:
         """Return the folder of images that belongs to a file of questions."""

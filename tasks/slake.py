@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medbench.data.closed import is_closed
-from medbench.data.find import find_file
+from medbench.data.copies import find_copy
 from medbench.data.parquet import Table, find_table
 from medbench.data.passport import check_passport
 from medbench.data.read import read_json, read_records
@@ -288,17 +288,11 @@ class Slake(Task):
                 "Its files hold train, validation and test.",
                 "Ask for one of these.",
             )
-        try:
-            return Edition(files=(find_file(self, _FILES[split], _FOLDERS),)), None
-        except UserError as error:
-            missing = error
-        table = find_table(self, split, _FOLDERS)
-        if table is None:
-            raise missing
-        name = "huggingface"
-        if "image" in table.columns:
+        edition, table = find_copy(self, split, _FILES[split], _FOLDERS, notes=_NOTES)
+        if table is not None and "image" in table.columns:
             name = "embedded" if find_table(self, "validation", _FOLDERS) else "merged"
-        return Edition(name, table.files, _NOTES[name]), table
+            edition = replace(edition, name=name, note=_NOTES[name])
+        return edition, table
 
     def _home(self, shard: Path) -> Path:
         """Return the folder that the images of a conversion are in or below."""

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from medbench.data.closed import is_closed
-from medbench.data.find import find_file
-from medbench.data.parquet import Table, find_table
+from medbench.data.copies import find_copy
+from medbench.data.parquet import Table
 from medbench.data.passport import check_passport
 from medbench.data.read import read_records
 from medbench.errors import UserError
@@ -228,17 +227,11 @@ class VqaRad(Task):
                 "The official file marks train and test questions only.",
                 "Ask for one of these; a validation split is up to you.",
             )
+        mevf = {"mevf": (_MEVF[split],)}
         try:
-            return Edition(files=(find_file(self, _NAMES, _FOLDERS),)), None
-        except UserError as error:
-            missing = error
-        with suppress(UserError):
-            path = find_file(self, (_MEVF[split],), _FOLDERS)
-            return Edition("mevf", (path,), _NOTES["mevf"]), None
-        table = find_table(self, split, _FOLDERS)
-        if table is not None:
-            return Edition("huggingface", table.files, _NOTES["huggingface"]), table
-        raise self._look_alike(missing) from missing
+            return find_copy(self, split, _NAMES, _FOLDERS, conversions=mevf, notes=_NOTES)
+        except UserError as missing:
+            raise self._look_alike(missing) from missing
 
     def _look_alike(self, missing: UserError) -> UserError:
         """Return what to say instead if the folder holds something else under this name."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from medbench.backbone import Depth, LargeCheckpoint
 from medbench.errors import UserError
+from medbench.hub import locate
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ class LlavaHF(LargeCheckpoint):
     """A LLaVA checkpoint in transformers' own format (llava-hf and exports to it).
 
     Args:
-        weights: the directory with config.json, *.safetensors and the tokenizer's files.
+        weights: folder or hub id, with config.json, *.safetensors and the tokenizer's files.
         prompt: the template, with <image> and {question} in it; "" takes the directory's
             `medbench.json`, or its chat template.
     """
@@ -63,9 +64,9 @@ class LlavaHF(LargeCheckpoint):
             raise UserError(
                 "llava_hf needs a directory with weights",
                 "",
-                '--backbone "llava-hf[weights=PATH]"',
+                '--backbone "llava-hf[weights=PATH]", or a hub id.',
             )
-        return Path(self.weights).expanduser()
+        return locate(self.weights, what=self.name)
 
 
 def checkpoint_files(directory: Path) -> Iterator[Path]:

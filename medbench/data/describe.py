@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ _MOST_VALUES = 30
 _MOST_ANSWERS = 10
 _BAR_WIDTH = 30
 _TEXT_LENGTH = 40
-_ID = re.compile(r"(?i)\bid$|_id$")
-# As long as the numbers of patients and studies.
-_LONG_NUMBER = re.compile(r"\d{5}")
+# What may be told of restricted data: fields that say nothing of a patient.
+_HARMLESS = frozenset(("view", "modality", "location", "question_type", "answer_type"))
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Description:
 def describe(task: Task, split: str) -> Description:
     """Count what a split asks.
 
-    Of a restricted task no answers are counted, and no fields that look like ids.
+    Of a restricted task no answers are counted, and only fields that tell no patient apart.
 
     Raises:
         UserError: the questions cannot be read.
@@ -90,17 +88,17 @@ def describe(task: Task, split: str) -> Description:
 
 def _fields(samples: Sequence[Sample], *, restricted: bool) -> dict[str, dict[str, int]]:
     """Count the values of those fields that sort the questions into a few sorts."""
-    names = dict.fromkeys(name for sample in samples for name in sample.meta)
+    names = dict.fromkeys(
+        name for sample in samples for name in sample.meta if name in _HARMLESS or not restricted
+    )
     found: dict[str, dict[str, int]] = {}
     for name in names:
         values = [sample.meta.get(name, "") for sample in samples]
         if not all(isinstance(value, str) for value in values):
             continue
         counts = Counter(map(str, values))
-        telling = _ID.search(name) or any(map(_LONG_NUMBER.search, counts))
         # Where most questions have a value of their own, it is a text or an id.
-        sorts = 2 <= len(counts) <= _MOST_VALUES and 2 * len(counts) <= len(samples)
-        if sorts and not (restricted and telling):
+        if 2 <= len(counts) <= _MOST_VALUES and 2 * len(counts) <= len(samples):
             found[name] = dict(counts.most_common())
     return found
 

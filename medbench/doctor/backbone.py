@@ -15,7 +15,7 @@ from medbench.doctor.finding import Finding, counted, one_line, refused, size
 from medbench.doctor.hub_files import of_checkpoint
 from medbench.doctor.packages import missing_of
 from medbench.errors import UserError
-from medbench.hub import is_hub_id, locate
+from medbench.hub import locate
 from medbench.original_checkpoint import OriginalCheckpoint
 from medbench.plugins import Plugin
 from medbench.spec import Spec
@@ -116,12 +116,7 @@ def _unplaced(checkpoint: Checkpoint) -> Iterator[UserError]:
 
 def _or_fetch(checkpoint: Checkpoint) -> str:
     """Return how files of the hub come here, where a parameter names some."""
-    if of_checkpoint(checkpoint):
-        return "Or run this again with --fetch."
-    weights = str(getattr(checkpoint, "weights", ""))
-    if is_hub_id(weights) and not Path(weights).is_dir():
-        return f"It takes no hub id: hf download {weights} --local-dir DIR"
-    return ""
+    return "Or run this again with --fetch." if of_checkpoint(checkpoint) else ""
 
 
 def _listed(heading: str, files: list[Path]) -> Iterator[Finding]:

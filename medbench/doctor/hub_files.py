@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medbench.backbone import Checkpoint
+from medbench.backbones.llava_hf import LlavaHF
 from medbench.errors import UserError
 from medbench.hub import is_hub_id
 from medbench.original_checkpoint import OriginalCheckpoint
@@ -22,12 +23,20 @@ def of_checkpoint(checkpoint: Checkpoint) -> list[str]:
 
     Which vision tower is wanted is known only when the checkpoint is there.
     """
-    if not isinstance(checkpoint, OriginalCheckpoint):
-        return []  # others take folders
+    if isinstance(checkpoint, LlavaHF):
+        named = [checkpoint.weights]
+    elif isinstance(checkpoint, OriginalCheckpoint):
+        named = _of_original(checkpoint)
+    else:
+        return []  # plugins say themselves what they take
+    return [name for name in named if is_hub_id(name) and not Path(name).expanduser().is_dir()]
+
+
+def _of_original(checkpoint: OriginalCheckpoint) -> list[str]:
     named = [checkpoint.weights, getattr(checkpoint, "base", ""), checkpoint.vision]
     if not checkpoint.vision and getattr(checkpoint, "vision_weights", "openai") == "openai":
         named.append(_stated_tower(checkpoint))
-    return [name for name in named if is_hub_id(name) and not Path(name).expanduser().is_dir()]
+    return named
 
 
 def of_provider(provider: Provider) -> list[str]:

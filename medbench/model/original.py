@@ -86,8 +86,8 @@ def load_original(
     Args:
         kind: what it is.
         directory: its folder.
-        tower: the vision tower's own folder; None if only the checkpoint's weights are wanted and
-            the tower is a known one.
+        tower: the vision tower's own folder; None only with vision_weights="checkpoint", of a
+            known tower.
         vision_weights: "openai" takes the tower's weights from its own folder, "checkpoint" those
             stored with the model.
         tokenizer: loaded.
@@ -111,16 +111,7 @@ def load_original(
     check_tensors(directory, shapes, text, projector)
     check_tower(directory, shapes, vision)
     check_vocabulary(directory, tokenizer, int(text.vocab_size))
-    if vision_weights == "checkpoint":
-        source = directory
-    elif tower is not None:
-        source = tower
-    else:
-        raise UserError(
-            f"{kind.name}: the vision tower's folder is missing",
-            "Its weights are not those in the checkpoint.",
-            "Give it: vision=DIR, or take vision_weights=checkpoint.",
-        )
+    source = directory if vision_weights == "checkpoint" else cast("Path", tower)
     language_model = _load_text(directory, text, placement, tensors)
     embedding = cast("nn.Embedding", language_model.get_input_embeddings())
     _fill_projector(projector, directory, tensors)

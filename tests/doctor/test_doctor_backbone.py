@@ -138,10 +138,11 @@ def test_a_backbone_without_weights_says_what_to_write(look, problems):
         assert "need" in what and "weights=" in do
 
 
-def test_a_hub_id_where_a_folder_is_wanted_says_how_to_get_one(look, problems):
+def test_a_hub_id_in_transformers_format_says_how_to_get_it(look, problems):
     ((what, do),) = problems(look("llava-hf[weights=llava-hf/llava-1.5-7b-hf]")[0])
-    assert what.startswith("no checkpoint in llava-hf/llava-1.5-7b-hf")
-    assert do.endswith("It takes no hub id: hf download llava-hf/llava-1.5-7b-hf --local-dir DIR")
+    assert "llava-hf/llava-1.5-7b-hf is not on this machine" in what
+    assert "hf download llava-hf/llava-1.5-7b-hf" in do
+    assert do.endswith("Or run this again with --fetch.")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 import medbench
 from medbench import UserError
 from medbench.model.llava_format import read_config
+from medbench.model.load import create_checkpoint
 from medbench.model.tiny import toy_tokenizer
 
 FEW, MANY = [2], [2, 20, 21, 22, 23, 24]
@@ -422,8 +423,29 @@ def test_json_that_is_no_object_is_refused(saved, tmp_path):
 
 def test_a_directory_that_is_not_there_is_said_to_be_so(tmp_path):
     said = refused(tmp_path / "nowhere")
+    assert "nowhere is not a folder" in said
+    assert "hub id" in said
+
+
+def test_a_folder_without_a_config_is_said_to_be_so(tmp_path):
+    said = refused(tmp_path)
     assert "no checkpoint in" in said
     assert "config.json" in said
+
+
+def test_a_hub_id_is_found_where_it_was_downloaded_to(saved, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--somebody--llava"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(saved("llama"), repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    found = create_checkpoint("llava-hf[weights=somebody/llava]").files()
+    assert {path.parent.name for path in found} == {commit}
+    with pytest.raises(UserError, match="somebody/other is not on this machine"):
+        list(create_checkpoint("llava-hf[weights=somebody/other]").files())
 
 
 def test_a_directory_without_safetensors_is_said_to_be_so(saved, tmp_path):

@@ -153,7 +153,7 @@ class TestRestricted:
     def test_fields_only(self) -> None:
         told = describe(self.Closed(), "test")
         assert told.answers == {}
-        assert set(told.fields) == {"kind", "modality", "thirty", "now_and_then"}
+        assert set(told.fields) == {"kind", "modality"}
         text = "\n".join(lines(told))
         for secret in ("yes", "finding", "p1000", "row ", "d0", "g0"):
             assert secret not in text.lower()
