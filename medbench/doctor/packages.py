@@ -119,7 +119,7 @@ def read_declared() -> Declared | None:
     every = [Requirement(text) for text in about.get_all("Requires-Dist") or ()]
     names = about.get_all("Provides-Extra") or ()
     return Declared(
-        about["Requires-Python"] or "",
+        "".join(about.get_all("Requires-Python") or ()),
         tuple(str(one) for one in every if not _of_extra(one, names)),
         {name: tuple(_unmarked(one) for one in every if _of_extra(one, [name])) for name in names},
     )
