@@ -27,7 +27,7 @@ from medbench.needs import check_depth, require
 from medbench.order import in_order, partners
 from medbench.plugins import Plugin
 from medbench.provider import Provider
-from medbench.restricted import numbered, withholding
+from medbench.restricted import read_split, withholding
 from medbench.scoring import check_golden, load_metric
 from medbench.task import Sample, Task
 
@@ -321,9 +321,8 @@ def _samples(task: Task, split: str, *, allow_missing: bool) -> _Split:
     Raises:
         UserError: there are none, or two of one id, or an image is broken.
     """
-    every: list[Sample] = []
+    every = read_split(task, split)
     with withholding(task, every):
-        every += numbered(task, split, task.samples(split))
         return _checked(task, split, every, allow_missing=allow_missing)
 
 

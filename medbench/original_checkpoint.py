@@ -87,6 +87,14 @@ class OriginalCheckpoint(LargeCheckpoint):
             )
         return locate(self.weights, what=self.name)
 
+    def tower_name(self) -> str:
+        """Return what names the vision tower: a folder or hub id, given or stated by config.json.
+
+        Raises:
+            UserError: none is given, and config.json states none.
+        """
+        return self.vision or _stated(self.directory(), "mm_vision_tower")
+
     def tower(self, *, required: bool) -> Path | None:
         """Return the vision tower's folder; None if it is not required and not there.
 
@@ -96,9 +104,7 @@ class OriginalCheckpoint(LargeCheckpoint):
         directory = self.directory()
         what = f"{self.name}'s vision tower"
         try:
-            if self.vision:
-                return locate(self.vision, what=what)
-            return locate(_stated(directory, "mm_vision_tower"), what=what, beside=directory)
+            return locate(self.tower_name(), what=what, beside=None if self.vision else directory)
         except UserError as error:
             if not required and not self.vision:
                 return None

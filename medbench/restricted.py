@@ -28,7 +28,19 @@ class WithheldError(RuntimeError):
     """Stands for an unexpected error whose words may tell of a restricted task's data."""
 
 
-def numbered(task: Task, split: str, samples: Iterable[Sample]) -> Iterator[Sample]:
+def read_split(task: Task, split: str) -> list[Sample]:
+    """Return a split's samples in the files' order; restricted ones know their alias.
+
+    Raises:
+        UserError: the files cannot be read; tells nothing of a restricted task's data.
+    """
+    samples: list[Sample] = []
+    with withholding(task, samples):
+        samples += _numbered(task, split, task.samples(split))
+    return samples
+
+
+def _numbered(task: Task, split: str, samples: Iterable[Sample]) -> Iterator[Sample]:
     """Yield a split's samples, given in the files' order; restricted ones learn their alias."""
     for number, sample in enumerate(samples):
         yield replace(sample, alias=f"{split}[{number}]") if task.restricted else sample

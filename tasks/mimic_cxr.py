@@ -30,6 +30,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -388,13 +389,13 @@ def _read_reports(
     paths = {study.id: study.folder.with_suffix(".txt") for study in studies}
     root = _first_with(roots, paths.values())
     if root is None:
-        packed = any((one / _REPORTS).is_file() for one in roots)
+        packed = next((one / _REPORTS for one in roots if (one / _REPORTS).is_file()), None)
         raise UserError(
             f"mimic_cxr: no reports in {roots[0]}",
             f"{_REPORTS} is there, but not unpacked."
             if packed
             else "MIMIC-CXR-JPG has images and tables; reports come with MIMIC-CXR.",
-            "Unpack it where it lies."
+            f"Unpack it: medbench data unpack {shlex.quote(str(packed))}"
             if packed
             else f"Unpack {_REPORTS} there, of physionet.org/content/mimic-cxr.",
         )

@@ -162,20 +162,18 @@ class PathVqa(Task):
                 "Ask for one of these.",
             )
         short = _SPLITS[split]
-        try:
-            return find_copy(
-                self,
-                split,
-                (f"qas/{short}/{short}_qa.pkl", f"{short}_qa.pkl"),
-                _FOLDERS,
-                conversions={
-                    "lxmert": (f"pvqa_{short}.json",),
-                    "a3tune": (f"{short}.json", f"{short}_copy.json"),
-                },
-                notes=_NOTES,
-            )
-        except UserError as missing:
-            raise self._look_alike(missing) from missing
+        return find_copy(
+            self,
+            split,
+            (f"qas/{short}/{short}_qa.pkl", f"{short}_qa.pkl"),
+            _FOLDERS,
+            conversions={
+                "lxmert": (f"pvqa_{short}.json",),
+                "a3tune": (f"{short}.json", f"{short}_copy.json"),
+            },
+            notes=_NOTES,
+            look_alike=self._look_alike,
+        )
 
     def _images(self, questions: Path) -> Path:
         """Return the folder of images that belongs to a file of questions."""

@@ -227,11 +227,15 @@ class VqaRad(Task):
                 "The official file marks train and test questions only.",
                 "Ask for one of these; a validation split is up to you.",
             )
-        mevf = {"mevf": (_MEVF[split],)}
-        try:
-            return find_copy(self, split, _NAMES, _FOLDERS, conversions=mevf, notes=_NOTES)
-        except UserError as missing:
-            raise self._look_alike(missing) from missing
+        return find_copy(
+            self,
+            split,
+            _NAMES,
+            _FOLDERS,
+            conversions={"mevf": (_MEVF[split],)},
+            notes=_NOTES,
+            look_alike=self._look_alike,
+        )
 
     def _look_alike(self, missing: UserError) -> UserError:
         """Return what to say instead if the folder holds something else under this name."""

@@ -14,6 +14,7 @@ import click
 
 from medbench import plugins, spec
 from medbench.cli.verbs import Verbs
+from medbench.counting import counted
 from medbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -184,8 +185,7 @@ def unpack(paths: tuple[Path, ...]) -> int:
     for archive in archives:
         with _progress() as steps:
             done = unpack_one(archive, partial(steps, archive.name))
-        files = "file" if done.written == 1 else "files"
-        click.echo(f"{archive}: {done.written} {files} unpacked, {done.there} were there")
+        click.echo(f"{archive}: {counted(done.written, 'file')} unpacked, {done.there} were there")
         if done.differing:
             complete = False
             click.echo(f"  {len(done.differing)} left as they are: of another size, or no file")

@@ -10,8 +10,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
+from medbench.data.audit_finding import Finding
 from medbench.data.audit_pictures import (
-    Finding,
     Pictures,
     Progress,
     check_regions,

@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
+from medbench.data.audit_finding import Finding
 from medbench.data.audit_splits import Region, Split
 from medbench.data.look import Look, Picture, in_parallel, look_at
 from medbench.data.pictures import FORMATS, archives_beside
@@ -19,24 +20,6 @@ Progress = Callable[[str, int, int], object]
 Verdict = Literal["fits", "unreadable", "empty", "other size"]
 
 _HUGE_MEGAPIXELS = 50
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something to know about a download.
-
-    Attributes:
-        kind: its name for programs, e.g. "missing images"; count: how many there are.
-        what: the same as a sentence; do: what to do about it, or what is done.
-        why: the reason; first: the first case; "" where there is none, or it may not be told.
-    """
-
-    kind: str
-    count: int
-    what: str
-    do: str
-    why: str = ""
-    first: str = ""
 
 
 @dataclass(frozen=True)

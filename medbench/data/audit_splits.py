@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from medbench.data.look import Picture
 from medbench.data.passport import hash_ids, hash_questions
 from medbench.errors import UserError
-from medbench.restricted import numbered, withholding
+from medbench.restricted import read_split
 from medbench.task import Edition, Sample, StoredImage, Task
 
 if TYPE_CHECKING:
@@ -119,9 +119,7 @@ def read_splits(task: Task) -> Found:
 
 
 def _read(task: Task, name: str) -> Split:
-    samples: list[Sample] = []
-    with withholding(task, samples):
-        samples += numbered(task, name, task.samples(name))
+    samples = read_split(task, name)
     sources: dict[Hashable, Picture] = {}
     first: dict[Hashable, str] = {}
     keys = [_key(sample) for sample in samples]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from medbench.counting import counted
 from medbench.data.audit import Audit, Shared, SplitAudit
-from medbench.data.audit_pictures import Finding
+from medbench.data.audit_finding import Finding
 
 
 def page(audit: Audit) -> Iterator[str]:
     """Yield the lines of the page."""
-    verdict = _counted(len(audit.problems), "problem") if audit.problems else "good"
+    verdict = counted(len(audit.problems), "problem") if audit.problems else "good"
     if audit.warnings:
-        verdict += f", {_counted(len(audit.warnings), 'warning')}"
+        verdict += f", {counted(len(audit.warnings), 'warning')}"
     yield f"{audit.task}: {verdict}"
     if audit.data:
         yield f"  {audit.data}"
@@ -68,7 +69,7 @@ def _splits(splits: Sequence[SplitAudit]) -> Iterator[str]:
         if not split.whole and split.expected_rows not in (None, split.rows)
     ]
     lines += [
-        f"{split.name}: {_counted(split.empty_answers, 'empty answer')}."
+        f"{split.name}: {counted(split.empty_answers, 'empty answer')}."
         for split in splits
         if split.empty_answers
     ]
@@ -83,10 +84,10 @@ def _images(audit: Audit) -> Iterator[str]:
         lines.append(f"formats: {_listed(audit.formats)}")
         lines.append(f"modes: {_listed(audit.modes)}")
     if audit.drawn:
-        lines.append(f"{_counted(audit.drawn, 'question')} about images that the task draws")
+        lines.append(f"{counted(audit.drawn, 'question')} about images that the task draws")
     if audit.with_region:
         different = f", {audit.regions} different ones computed" if audit.regions else ""
-        lines.append(f"{_counted(audit.with_region, 'question')} with a region{different}")
+        lines.append(f"{counted(audit.with_region, 'question')} with a region{different}")
     if lines:
         yield from _section("images", lines)
 
@@ -109,7 +110,3 @@ def _section(heading: str, lines: Sequence[str]) -> Iterator[str]:
 
 def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {word}" for word, count in counts.items())
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from medbench.metrics.text import published
-from medbench.restricted import numbered, withholding
+from medbench.restricted import read_split
 from medbench.task import Sample, Task
 
 _MOST_VALUES = 30
@@ -65,9 +65,7 @@ def describe(task: Task, split: str) -> Description:
     Raises:
         UserError: the questions cannot be read.
     """
-    samples: list[Sample] = []
-    with withholding(task, samples):
-        samples += numbered(task, split, task.samples(split))
+    samples = read_split(task, split)
     edition = task.edition(split)
     per_image = Counter(sample.group for sample in samples).values()
     kinds = dict(Counter(sample.kind for sample in samples).most_common())

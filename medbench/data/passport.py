@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medbench.counting import counted
 from medbench.digests import sha256_of
 from medbench.errors import UserError
 from medbench.task import Sample, Task
@@ -59,15 +60,15 @@ def check_passport(
     twice = [id for id, count in Counter(ids).items() if count > 1]
     if twice:
         first = f"number {ids.index(twice[0]) + 1}" if task.restricted else twice[0]
-        why = f"{_counted(len(twice), 'id comes', 'ids come')} more than once, first: {first}."
+        why = f"{counted(len(twice), 'id comes', 'ids come')} more than once, first: {first}."
         raise UserError(found, why, again)
     if len(ids) != wanted:
         difference = abs(wanted - len(ids))
         if len(ids) > wanted:
-            why = f"{_counted(difference, 'id', 'ids')} too many."
+            why = f"{counted(difference, 'id')} too many."
         else:
             first = f", first: {gaps[0]}" if gaps and not task.restricted else ""
-            why = f"{_counted(difference, 'id', 'ids')} missing{first}."
+            why = f"{counted(difference, 'id')} missing{first}."
         raise UserError(found, why, again)
     if "ids" in expected and expected["ids"] != hash_ids(ids):
         why = "The number is right, but some ids are others or stand in another order."
@@ -118,7 +119,3 @@ def hash_images(samples: Sequence[Sample]) -> str | None:
         for sample in samples
     ]
     return hash_ids(marks) if all(marks) else None
-
-
-def _counted(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from medbench.doctor.finding import Finding, counted, one_line, refused, size
+from medbench.counting import counted
+from medbench.doctor.finding import Finding, one_line, refused, size
 from medbench.errors import UserError
 from medbench.plugins import Plugin
 from medbench.spec import Spec

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from medbench import cell
 from medbench.cell import Request
-from medbench.errors import UserError
-from medbench.model.load import DTYPES
+from medbench.model.load import check_words
 from medbench.plugins import Plugin
 from medbench.spec import Spec
 
@@ -45,10 +43,7 @@ def look_up(request: Request) -> Asked:
     Raises:
         UserError: a name is unknown, or a value makes no sense.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", request.device):
-        raise UserError(f"no device '{request.device}'", "", "Take auto, cpu, cuda or cuda:N.")
-    if request.dtype not in ("auto", *DTYPES):
-        raise UserError(f"no dtype '{request.dtype}'", "", f"Take auto, {', '.join(DTYPES)}.")
+    check_words(request.device, request.dtype)
     # What is left out is stood in for by what needs nothing.
     whole = replace(
         request,

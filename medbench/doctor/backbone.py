@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from medbench import plugins
 from medbench.backbone import Checkpoint, LargeCheckpoint
 from medbench.backbones.llava_med import LlavaMed
-from medbench.doctor.finding import Finding, counted, one_line, refused, size
+from medbench.counting import counted
+from medbench.doctor.finding import Finding, one_line, refused, size
 from medbench.doctor.hub_files import of_checkpoint
 from medbench.doctor.packages import missing_of
 from medbench.errors import UserError

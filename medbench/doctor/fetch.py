@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medbench.backbone import Checkpoint
+from medbench.counting import counted
 from medbench.doctor import hub_files
-from medbench.doctor.finding import Finding, counted, one_line, size
+from medbench.doctor.finding import Finding, one_line, size
 from medbench.doctor.machine import existing
 from medbench.errors import UserError
 from medbench.hub import cached

@@ -34,8 +34,11 @@ def of_checkpoint(checkpoint: Checkpoint) -> list[str]:
 
 def _of_original(checkpoint: OriginalCheckpoint) -> list[str]:
     named = [checkpoint.weights, getattr(checkpoint, "base", ""), checkpoint.vision]
-    if not checkpoint.vision and getattr(checkpoint, "vision_weights", "openai") == "openai":
-        named.append(_stated_tower(checkpoint))
+    if not checkpoint.vision and not checkpoint.stored_tower:
+        with suppress(UserError):
+            tower = checkpoint.tower_name()
+            if not (checkpoint.directory() / tower).is_dir():
+                named.append(tower)
     return named
 
 
@@ -79,13 +82,3 @@ def has_config(hub_id: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
-
-
-def _stated_tower(checkpoint: OriginalCheckpoint) -> str:
-    """Return the tower that config.json names; "" if that lies within the checkpoint."""
-    with suppress(UserError, OSError, ValueError, LookupError, TypeError):
-        directory = checkpoint.directory()
-        text = (directory / "config.json").read_text(encoding="utf-8")
-        named = str(json.loads(text)["mm_vision_tower"])
-        return "" if (directory / named).is_dir() else named
-    return ""

@@ -6,12 +6,13 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medbench import plugins
-from medbench.adapter_plan import RECORD
+from medbench.adapter_plan import RECORD, AdapterPlan
 from medbench.backbone import Depth
 from medbench.cell import plan
+from medbench.counting import counted
 from medbench.doctor.asked import Asked
 from medbench.doctor.backbone import Looked
-from medbench.doctor.finding import Finding, counted, refused
+from medbench.doctor.finding import Finding, refused
 from medbench.doctor.providers import check_providers
 from medbench.doctor.task import Read
 from medbench.errors import UserError
@@ -122,12 +123,9 @@ def _given(
         what = "the adapter given is compared when backbone and data are there"
         yield Finding(heading, "note", what)
         return False
-    try:
-        adapter = plan(asked.request).adapter
-    except UserError as error:
-        yield refused(heading, error)
+    adapter = yield from _planned(heading, asked)
+    if adapter is None:
         return False
-    assert adapter is not None
     yield Finding(heading, "good", f"adapter given: {adapter.folder}")
     return True
 
@@ -150,18 +148,24 @@ def _adapter(
         return False
     if not _whole(looked, read):
         return False
-    try:
-        adapter = plan(asked.request).adapter
-    except UserError as error:
-        yield refused(heading, error)
+    adapter = yield from _planned(heading, asked)
+    if adapter is None:
         return False
-    assert adapter is not None
     if adapter.ready:
         yield Finding(heading, "good", f"adapter of seed 0: trained, in {adapter.folder}")
         return True
     what = f"adapter: {to_train}; the {counted(len(others), 'adapter')} there are of other settings"
     yield Finding(heading, "good", what)
     return False
+
+
+def _planned(heading: str, asked: Asked) -> Generator[Finding, None, AdapterPlan | None]:
+    """Return the adapter that a run would take or train; None if such a run cannot be planned."""
+    try:
+        return plan(asked.request).adapter
+    except UserError as error:
+        yield refused(heading, error)
+        return None
 
 
 def _whole(looked: Looked | None, read: Read | None) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from textwrap import wrap
 
-from medbench.doctor.finding import Finding, State, counted
+from medbench.counting import counted
+from medbench.doctor.finding import Finding, State
 
 MARKS: dict[State, str] = {"good": "ok", "note": "--", "problem": "!!"}
 _WIDTH = 98

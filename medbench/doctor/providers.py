@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 from medbench import supervise
+from medbench.counting import counted
 from medbench.doctor.asked import Asked
 from medbench.doctor.backbone import Looked
-from medbench.doctor.finding import Finding, counted, refused, size
+from medbench.doctor.finding import Finding, refused, size
 from medbench.doctor.hub_files import has_config, text_settings_of, text_tower_of
 from medbench.doctor.packages import missing_of
 from medbench.doctor.task import Read

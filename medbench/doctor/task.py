@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medbench import plugins
+from medbench.counting import counted
 from medbench.data.passport import check_questions
 from medbench.data.pictures import with_images
-from medbench.doctor.finding import Finding, counted, refused
+from medbench.doctor.finding import Finding, refused
 from medbench.errors import UserError
 from medbench.plugins import Plugin
-from medbench.restricted import numbered, withholding
+from medbench.restricted import read_split, withholding
 from medbench.scoring import check_golden, load_metric
 from medbench.spec import Spec
 from medbench.task import Sample, Task
@@ -59,17 +60,16 @@ def check_task(
     found: dict[str, Sequence[Sample]] = {}
     told: set[str] = set()
     for split in splits:
-        samples: list[Sample] = []
         try:
+            samples = read_split(task, split)
+            if samples:
+                found[split] = samples
             with withholding(task, samples):
-                samples += numbered(task, split, task.samples(split))
                 yield from _split(heading, task, split, samples)
         except UserError as error:
             if error.what not in told:  # what no split has is said once
                 yield refused(heading, _veiled(task, error))
             told.add(error.what)
-        if samples:
-            found[split] = samples
     if found and not task.examples:
         words = ["medbench", "data", "check", str(spec), *(["--data", data] if data else [])]
         what = "images were counted and not opened, and their content was not compared"

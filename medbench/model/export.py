@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from medbench.atomic import write_json
 from medbench.model.llava import Backbone
 from medbench.model.llava_format import quiet
 from medbench.model.template import IMAGE
@@ -133,12 +133,12 @@ def _write_processor(backbone: Backbone, out: Path) -> None:
         "image_mean": list(geometry.mean),
         "image_std": list(geometry.std),
     }
-    _write_json(out / "preprocessor_config.json", processor)
+    write_json(out / "preprocessor_config.json", processor)
 
 
 def _write_prompt(backbone: Backbone, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     template = backbone.template
-    _write_json(
+    write_json(
         out / "medbench.json",
         {
             "prompt": template.text,
@@ -150,7 +150,3 @@ def _write_prompt(backbone: Backbone, tokenizer: PreTrainedTokenizerFast, out: P
             "stop": list(backbone.stop_strings),
         },
     )
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from medbench import plugins, processes, spec
@@ -44,15 +45,12 @@ def resolve_device(device: str, dtype: str) -> tuple[str, str]:
     Raises:
         UserError: a device this machine does not have, or an unknown dtype.
     """
+    check_words(device, dtype)
     import torch
 
-    if dtype not in ("auto", *DTYPES):
-        raise UserError(f"no dtype '{dtype}'", "", f"Take auto, {', '.join(DTYPES)}.")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    kind, colon, number = device.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
-        raise UserError(f"no device '{device}'", "", "Take auto, cpu, cuda or cuda:N.")
+    kind, _, number = device.partition(":")
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"no device '{device}' here", "torch finds no GPU.", "Take --device cpu.")
     count = torch.cuda.device_count()
@@ -64,6 +62,18 @@ def resolve_device(device: str, dtype: str) -> tuple[str, str]:
     if dtype == "auto":
         dtype = "bfloat16" if kind == "cuda" else "float32"
     return device, dtype
+
+
+def check_words(device: str, dtype: str) -> None:
+    """Make sure that device and dtype are such words, whether or not this machine has the device.
+
+    Raises:
+        UserError: one is not.
+    """
+    if dtype not in ("auto", *DTYPES):
+        raise UserError(f"no dtype '{dtype}'", "", f"Take auto, {', '.join(DTYPES)}.")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UserError(f"no device '{device}'", "", "Take auto, cpu, cuda or cuda:N.")
 
 
 def _own_gpu(device: str, count: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from medbench.atomic import write_json
 from medbench.model.delta import merged
 from medbench.model.weights import stored_shapes
 
@@ -49,7 +49,7 @@ def write_merged(
         part.clear()  # before the next one is gathered
         report(len(placed), total)
     index = {"metadata": {"total_size": size}, "weight_map": placed}
-    (out / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+    write_json(out / INDEX, index)
     for path in sorted(delta.iterdir()):
         weights = path.suffix in (".bin", ".safetensors") or path.name.endswith(".index.json")
         if path.is_file() and not weights:

@@ -1,8 +1,7 @@
 """Checkpoints in the original LLaVA layout: language model, projector and tower in one folder.
 
 The language model's tensors have transformers' own names there, so it is loaded from the folder as
-it lies; projector and tower are read by name. config.json is read here and not by transformers,
-which takes LLaVA-Med 1.0 for a model of default sizes and does not know the others.
+it lies; projector and tower are read by name. `original_config` reads config.json.
 """
 
 from __future__ import annotations

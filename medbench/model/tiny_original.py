@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
+from medbench.atomic import write_json
 from medbench.model.original_config import PROJECTOR, text_config, text_skeleton
-from medbench.model.tiny_tokenizers import write_bytewise, write_json, write_sentencepiece
+from medbench.model.tiny_tokenizers import write_bytewise, write_sentencepiece
 
 ModelType = Literal["llava", "llava_mistral", "llava_qwen2"]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers.convert_slow_tokenizer import import_protobuf
+
+from medbench.atomic import write_json
 
 _WORDS = ["▁a", "▁i", "▁t", "he", "▁the", "in", "▁in", "is", "es", "▁y", "yes", "no", "lu", "ng"]
 
@@ -72,8 +72,3 @@ def write_bytewise(directory: Path) -> int:
     }
     write_json(directory / "tokenizer_config.json", about)
     return len(tokens) + len(special) + 8
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object."""
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")

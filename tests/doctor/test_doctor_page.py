@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from medbench.counting import counted
 from medbench.doctor import examination
-from medbench.doctor.finding import Finding, counted, one_line, refused, shortened, size
+from medbench.doctor.finding import Finding, one_line, refused, shortened, size
 from medbench.doctor.page import lines, verdict
 from medbench.errors import UserError
 

@@ -589,7 +589,10 @@ class TestBadFiles:
             path.unlink()
         (small / "mimic-cxr").mkdir()
         (small / "mimic-cxr" / "mimic-cxr-reports.zip").write_bytes(b"PK")
-        assert fails(small).why == "mimic-cxr-reports.zip is there, but not unpacked."
+        error = fails(small)
+        assert error.why == "mimic-cxr-reports.zip is there, but not unpacked."
+        packed = small / "mimic-cxr" / "mimic-cxr-reports.zip"
+        assert error.do == f"Unpack it: medbench data unpack {packed}"
 
     def test_missing_reports_are_counted(self, small: Path) -> None:
         for study in (50000003, 50000006):

@@ -346,6 +346,12 @@ class TestWhichCopy:
         assert Path(name).name in error.why
         assert what in error.why
 
+    def test_what_is_wrong_with_a_mirror_is_said_beside_a_look_alike(self, tmp_path: Path) -> None:
+        huggingface(tmp_path)
+        next(tmp_path.glob("test-00001*.parquet")).unlink()
+        (tmp_path / "test.csv").write_text("", encoding="utf-8")
+        assert fails(tmp_path).why == "Number 1 is missing."
+
     def test_empty_folder(self, tmp_path: Path) -> None:
         assert "qas/test/test_qa.pkl" in fails(tmp_path).what
 

@@ -157,6 +157,11 @@ def test_look_alikes_are_recognised(tmp_path: Path, name: str) -> None:
     assert "osf.io" in error.do
 
 
+def test_what_is_wrong_with_a_mirror_is_said(tmp_path: Path) -> None:
+    (tmp_path / "test-00000-of-00002.parquet").write_bytes(b"PAR1")
+    assert fails(VqaRad(data=str(tmp_path))).why == "Number 1 is missing."
+
+
 def test_vqa_med_under_the_official_name(tmp_path: Path) -> None:
     rows = [{"qid": 1, "image_name": "a.jpg", "question": "What?", "answer": "ct"}]
     (tmp_path / "VQA_RAD Dataset Public.json").write_text(json.dumps(rows), encoding="utf-8")
