@@ -28,8 +28,8 @@ from medbench.order import in_order, partners
 from medbench.plugins import Plugin
 from medbench.provider import Provider
 from medbench.restricted import read_split, withholding
-from medbench.scoring import check_golden, load_metric
 from medbench.task import Sample, Task
+from medbench.task_scores import ready_metrics
 
 # In float32 answers do not depend on the batch (tested), elsewhere they may.
 EXACT_BATCH, SAFE_BATCH = 16, 1
@@ -74,6 +74,8 @@ class Cell:
         passport: counts and hashes of what was read (`medbench.data.passport`).
         identity: everything that can move an answer; key: its hash.
         missing: ids left out for want of an image.
+        metrics: those of the task that answered their golden examples.
+        unavailable: of the others, what they lack on this machine; answers do not wait for it.
         providers: of the tuner's targets, by its parameter.
         display: task, backbone and method as shown in tables.
     """
@@ -88,6 +90,7 @@ class Cell:
     missing: tuple[str, ...]
     passport: Mapping[str, Any]
     metrics: tuple[Metric, ...]
+    unavailable: Mapping[str, UserError]
     device: str
     dtype: str
     batch_size: int
@@ -113,10 +116,7 @@ def plan(request: Request) -> Cell:
     named = look_up(request)
     check_options(request)
     _check_needs(named, request)
-    task = _create_task(named.task_spec, request.data)
-    metrics = tuple(load_metric(name) for name in task.metrics)
-    for metric in metrics:
-        check_golden(metric)
+    task = create_task(named.task_spec, request.data)
     found = _samples(task, "test", allow_missing=request.allow_missing_images)
     every = found.samples
     samples = every[: request.limit] if request.limit else every
@@ -177,6 +177,7 @@ def plan(request: Request) -> Cell:
         "limit": request.limit if len(samples) < len(every) else None,
         "batch_size": batch_size,
     }
+    metrics, unavailable = ready_metrics(task, device)
     key = keys.key(identity)
     names = "+".join(one.name for one in named.chain)
     return Cell(
@@ -190,6 +191,7 @@ def plan(request: Request) -> Cell:
         missing=found.missing,
         passport=found.passport,
         metrics=metrics,
+        unavailable=unavailable,
         device=device,
         dtype=dtype,
         batch_size=batch_size,
@@ -197,9 +199,9 @@ def plan(request: Request) -> Cell:
         key=key,
         folder=request.out / named.task_spec.name / named.backbone_spec.name / names / key,
         display={
-            "task": _shown(named.task_spec, task),
-            "backbone": _shown(named.backbone_spec, checkpoint),
-            "method": "+".join(map(_shown, named.chain, methods)),
+            "task": shown(named.task_spec, task),
+            "backbone": shown(named.backbone_spec, checkpoint),
+            "method": "+".join(map(shown, named.chain, methods)),
         },
         adapter=adapter,
         providers={name: provider for name, (_, provider) in providers.items()},
@@ -290,12 +292,17 @@ def prepare_task(
     Raises:
         UserError: the spec is wrong, there are no samples, or an image is broken.
     """
-    task = _create_task(spec.parse(written), data)
+    task = create_task(spec.parse(written), data)
     found = _samples(task, split, allow_missing=allow_missing)
     return task, found.samples, found.missing
 
 
-def _create_task(task_spec: spec.Spec, data: str) -> Task:
+def create_task(task_spec: spec.Spec, data: str) -> Task:
+    """Return the task of a spec; `data` is its folder where the spec names none.
+
+    Raises:
+        UserError: the name or a value is wrong.
+    """
     task: Task = plugins.create("task", task_spec)[1]
     return replace(task, data=data) if data and not task.data else task
 
@@ -328,20 +335,29 @@ def _samples(task: Task, split: str, *, allow_missing: bool) -> _Split:
 
 def _checked(task: Task, split: str, every: Sequence[Sample], *, allow_missing: bool) -> _Split:
     found, missing = with_images(task, split, every, allow_missing=allow_missing)
-    if not found:
+    check_ids(task, split, found)
+    if not missing:
+        check_questions(task, split, found)
+    check_images(found)
+    samples = in_order(found)
+    return _Split(samples, tuple(missing), passport_of(found), provenance.hash_samples(samples))
+
+
+def check_ids(task: Task, split: str, samples: Sequence[Sample]) -> None:
+    """Make sure that there are samples, each with an id of its own.
+
+    Raises:
+        UserError: there are none, or two of one id.
+    """
+    if not samples:
         raise UserError(f"{task.name} has no {split} samples", "", "Check its data folder.")
-    name, count = Counter(sample.id for sample in found).most_common(1)[0]
+    name, count = Counter(sample.id for sample in samples).most_common(1)[0]
     if count > 1:
         raise UserError(
             f"{task.name} has {count} {split} samples with the id '{name}'",
             "Answers are kept by id.",
             "Give every sample of the split an id of its own.",
         )
-    if not missing:
-        check_questions(task, split, found)
-    check_images(found)
-    samples = in_order(found)
-    return _Split(samples, tuple(missing), passport_of(found), provenance.hash_samples(samples))
 
 
 def _plan_training(
@@ -372,8 +388,8 @@ def _plan_training(
     )
 
 
-def _shown(written: spec.Spec, instance: Method | Task | Checkpoint) -> str:
+def shown(written: spec.Spec, instance: Method | Task | Checkpoint) -> str:
     """Return a spec for display, without paths and what does not move answers."""
     kept = tuple((k, v) for k, v in written.values if k not in instance.unkeyed)
-    shown = spec.Spec(written.name, kept)
-    return str(supervise.shown(shown, instance) if isinstance(instance, Tuner) else shown)
+    told = spec.Spec(written.name, kept)
+    return str(supervise.shown(told, instance) if isinstance(instance, Tuner) else told)

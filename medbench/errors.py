@@ -21,5 +21,9 @@ class UserError(Exception):
         return [line for line in (self.what, self.why, self.do) if line]
 
 
+class UnavailableError(UserError):
+    """Something that one job needs is not on this machine; other jobs can do without it."""
+
+
 class ToldError(UserError):
     """A mistake that another process of the same command tells the user."""

@@ -9,27 +9,19 @@ from __future__ import annotations
 
 import io
 import json
-import sqlite3
-import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medbench import memo_file
 from medbench.digests import cache_folder
-from medbench.errors import UserError
 from medbench.provenance import digest
-from medbench.restricted import make_private
 from medbench.task import Task
 
 _LENGTH = 16
-_TABLES = """
-CREATE TABLE IF NOT EXISTS about (text TEXT);
-CREATE TABLE IF NOT EXISTS arrays (key TEXT PRIMARY KEY, value BLOB);
-"""
 
 
 class Memo:
@@ -76,7 +68,8 @@ class Memo:
         for path in (self._shipped, self.path):
             missing = [key for key in dict.fromkeys(keys) if key not in found]
             if path is not None and path.exists() and missing:
-                found |= _read(path, missing)
+                stored = memo_file.read(path, missing)
+                found |= {key: _decode(path, value) for key, value in stored.items()}
         return found
 
     def has(self, keys: Sequence[str]) -> set[str]:
@@ -84,7 +77,7 @@ class Memo:
         found: set[str] = set()
         for path in (self._shipped, self.path):
             if path is not None and path.exists():
-                found |= _present(path, keys)
+                found |= memo_file.present(path, keys)
         return found
 
     def write(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -93,64 +86,18 @@ class Memo:
         Raises:
             UserError: the file cannot be written.
         """
-        rows = [(key, _encode(value)) for key, value in arrays.items()]
-        try:
-            if self._private:
-                make_private(self.path.parent)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Several processes may add to one file: sqlite lets one at a time.
-            with closing(sqlite3.connect(self.path, timeout=60)) as file, file:
-                file.executescript(_TABLES)
-                if not file.execute("SELECT 1 FROM about").fetchone():
-                    file.execute("INSERT INTO about VALUES (?)", (self._about,))
-                file.executemany("INSERT OR IGNORE INTO arrays VALUES (?, ?)", rows)
-        except (OSError, sqlite3.Error) as error:
-            raise _broken(self.path, "write to", error) from error
-
-
-def _read(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    try:
-        with closing(_opened(path)) as file:
-            rows = _select(file, "key, value", keys)
-        return {key: _decode(value) for key, value in rows}
-    except (OSError, ValueError, EOFError, zlib.error, sqlite3.Error) as error:
-        raise _broken(path, "read", error) from error
-
-
-def _present(path: Path, keys: Sequence[str]) -> set[str]:
-    try:
-        with closing(_opened(path)) as file:
-            return {row[0] for row in _select(file, "key", keys)}
-    except (OSError, sqlite3.Error) as error:
-        raise _broken(path, "read", error) from error
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)
-
-
-def _select(file: sqlite3.Connection, what: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
-    rows: list[tuple[Any, ...]] = []
-    for start in range(0, len(keys), 500):  # sqlite takes no more than 999 values at once
-        part = list(keys[start : start + 500])
-        marks = ",".join("?" * len(part))
-        rows += file.execute(f"SELECT {what} FROM arrays WHERE key IN ({marks})", part).fetchall()
-    return rows
+        content = {key: _encode(value) for key, value in arrays.items()}
+        memo_file.write(self.path, self._about, content, private=self._private)
 
 
 def _encode(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    return zlib.compress(buffer.getvalue(), 9)
+    return buffer.getvalue()
 
 
-def _decode(value: bytes) -> np.ndarray:
-    return np.load(io.BytesIO(zlib.decompress(value)), allow_pickle=False)
-
-
-def _broken(path: Path, doing: str, error: Exception) -> UserError:
-    return UserError(
-        f"cannot {doing} {path}",
-        f"{type(error).__name__}: {error}".splitlines()[0],
-        "It holds what can be computed again; delete it if it is broken.",
-    )
+def _decode(path: Path, value: bytes) -> np.ndarray:
+    try:
+        return np.load(io.BytesIO(value), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise memo_file.broken(path, "read", error) from error

@@ -15,7 +15,7 @@ from typing import Any
 
 from medbench import __version__
 from medbench.digests import sha256_of
-from medbench.task import Sample
+from medbench.task import Sample, Task
 
 
 def digest(content: Any) -> str:
@@ -57,6 +57,22 @@ def hash_samples(samples: Sequence[Sample]) -> str:
             for s, group in zip(samples, files, strict=True)
         ]
     )
+
+
+def describe_data(task: Task, passport: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which copy of a task's test data was read, and counts and hashes of what was in it.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    edition = task.edition("test")
+    return {
+        "edition": edition.name,
+        "note": edition.note,
+        "files": {file.name: sha256 for file, sha256 in sha256_of(edition.files).items()},
+        "restricted": task.restricted,
+        "passport": dict(passport),
+    }
 
 
 def _files(sample: Sample) -> list[Path]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from medbench.errors import ToldError, UserError
+from medbench.errors import ToldError, UnavailableError, UserError
 from medbench.task import Sample, Task
 
 # Shorter ids would be taken for other words and numbers of a message; they tell of nobody.
@@ -64,6 +64,29 @@ def withholding(task: Task, samples: Collection[Sample]) -> Generator[None]:
         if not task.restricted:
             raise
         told = _veiled(error, task, samples)
+        raise told.with_traceback(error.__traceback__) from None
+
+
+@contextmanager
+def withholding_words(what: str, *, restricted: bool) -> Generator[None]:
+    """Keep all words of errors that leave the block, where no samples are at hand to look for.
+
+    Args:
+        what: what went wrong, told in place of them.
+        restricted: whether the block is about a restricted task's data; else errors pass.
+    """
+    try:
+        yield
+    except UnavailableError:  # about this machine alone
+        raise
+    except Exception as error:
+        if not restricted:
+            raise
+        told = UserError(
+            what,
+            f"{type(error).__name__}; its words are withheld, since the task is restricted.",
+            "Look at the same with a task that is not, or at this run's samples.jsonl.",
+        )
         raise told.with_traceback(error.__traceback__) from None
 
 

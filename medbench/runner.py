@@ -19,7 +19,6 @@ from medbench.decoding.answer import Answer
 from medbench.decoding.context import DecodeContext, DecodeSettings
 from medbench.decoding.loop import decode
 from medbench.decoding.select import resolve
-from medbench.digests import sha256_of
 from medbench.images import ImageEncoder, stacked
 from medbench.memory import explaining_full_memory
 from medbench.metrics.attention import encode_map, encode_mask
@@ -31,8 +30,8 @@ from medbench.provider import Surroundings
 from medbench.reporting import Report
 from medbench.restricted import withholding
 from medbench.rows import Row
-from medbench.scoring import score_rows, to_json
 from medbench.task import Sample
+from medbench.task_scores import finish
 from medbench.tuning.adapter import attached
 from medbench.tuning.batch import Example
 from medbench.tuning.loop import CHECKPOINT, Progress, last_loss, train
@@ -123,8 +122,7 @@ def _execute(cell: Cell, load: Callable[[Cell, Report], Backbone], report: Repor
             store.begin(cell.folder, describe(cell))
             with _adapted(cell, backbone, report, together, tell) as ready:
                 rows = _decode(cell, ready, report)
-            report.stage("score", "")
-            scores = _score(cell, rows)
+            scores = _score(cell, rows, report)
         return Run(cell.folder, scores)
 
 
@@ -138,27 +136,15 @@ def describe(cell: Cell) -> dict[str, Any]:
         "partial": cell.partial,
         "missing_images": len(cell.missing),
         "samples_with_region": sum(sample.roi is not None for sample in cell.samples),
-        "data": _describe_data(cell),
+        "data": provenance.describe_data(cell.task, cell.passport),
         "adapter": cell.adapter.key if cell.adapter else None,
-        "metrics": [metric.name for metric in cell.metrics],
+        "metrics": list(cell.task.metrics),
         "device": cell.device,
         "command": cell.request.command,
         "versions": provenance.versions(),
         "hardware": provenance.hardware(cell.device),
         "git": provenance.git_state(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _describe_data(cell: Cell) -> dict[str, Any]:
-    """Return which copy of the data set was read, and counts and hashes of what was in it."""
-    edition = cell.task.edition("test")
-    return {
-        "edition": edition.name,
-        "note": edition.note,
-        "files": {file.name: sha256 for file, sha256 in sha256_of(edition.files).items()},
-        "restricted": cell.task.restricted,
-        "passport": dict(cell.passport),
     }
 
 
@@ -376,6 +362,14 @@ def _row(sample: Sample, prompt: str, answer: Answer) -> Row:
     }
 
 
-def _score(cell: Cell, rows: list[Row]) -> dict[str, Any]:
-    scores, scored = score_rows(rows, [metric.name for metric in cell.metrics])
-    return store.finish(cell.folder, scored, to_json(scores, scored))
+def _score(cell: Cell, rows: list[Row], report: Report) -> dict[str, Any]:
+    return finish(
+        cell.folder,
+        rows,
+        cell.task,
+        cell.every,
+        metrics=cell.metrics,
+        unavailable=cell.unavailable,
+        device=cell.device,
+        report=report,
+    )

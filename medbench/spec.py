@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from medbench.errors import UserError
 
-_NAME = re.compile(r"[A-Za-z0-9_.\-]+")
+_NAME = re.compile(r"[A-Za-z0-9_.\-/]+")  # metrics are called closed/strict
 _OPEN, _CLOSE, _QUOTES = "[", "]", "\"'"
 
 

@@ -34,7 +34,8 @@ class RunRecord:
         task, backbone, method: display strings of the specs.
         state: "complete", "partial" (complete, but over fewer samples than the split has),
             "unfinished" (some samples answered), or "broken" with `why`.
-        limit: as given; missing_images: samples left out for want of an image.
+        limit: as given; missing_images: samples left out for want of an image, or of an answer in
+            what was imported.
         scores: metric -> value, low, high, n, groups, notes.
         edition, note: which copy of the data was read, "" for the official one, and what a reader
             must know of it.
@@ -235,7 +236,7 @@ def _record(folder: Path) -> RunRecord:
             preset=run["identity"]["preset"],
             state=state,
             limit=run["identity"]["limit"],
-            missing_images=run["missing_images"],
+            missing_images=run["missing_images"] + run.get("missing_answers", 0),
             done=total if scores is not None else len(read_rows(folder)),
             total=total,
             scores=scores["scores"] if scores else {},

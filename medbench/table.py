@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 # Without --metric a table shows the two rules that are always told together.
 _HEADLINE = ("paper", "strict")
 # Parts of a run's identity that differ between seeds by themselves.
-_SEEDED = {"seed", "adapter"}
+_SEEDED = {"seed", "adapter", "answers"}
 _HASH_LENGTH = 8
+# What is no better for being high: no cell of it is the best.
+_WITHOUT_BEST = ("yes_rate",)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class Table:
 
     def best(self, row: Row, column: Column) -> bool:
         """Say whether a cell is the highest of its backbone and column, and others are lower."""
+        if column.metric in _WITHOUT_BEST:
+            return False
         rivals = [
             cell.value
             for other in self.rows

@@ -75,6 +75,7 @@ def caption(table: Table) -> list[str]:
     chosen = {
         "published": "each method picks tokens as its authors did",
         "matched": "all methods pick tokens by the same rule",
+        "imported": "answers that other programs wrote, each picking tokens its own way",
     }
     preset = chosen.get(table.preset)
     lines = [f"Preset {table.preset}{f': {preset}' if preset else ''}."]

@@ -30,7 +30,8 @@ from medbench.data.passport import check_passport
 from medbench.data.read import read_json
 from medbench.data.splits import read_own_split
 from medbench.errors import UserError
-from medbench.task import Edition, Sample, Task
+from medbench.report_task import ReportTask
+from medbench.task import Edition, Sample
 
 _QUESTION = "Analyze the chest X-ray and generate a concise medical report."
 _SPLIT = Path(__file__).with_name("splits") / "iu_xray_report.json"
@@ -75,7 +76,7 @@ _TEST = {
 
 
 @dataclass(frozen=True)
-class IuXrayReport(Task):
+class IuXrayReport(ReportTask):
     """IU X-ray reports: the findings of 590 test studies, one chest X-ray each (R2Gen's split).
 
     The report is the section of that name as it stands in the file, upper and lower case and

@@ -41,7 +41,8 @@ from medbench.data.find import find_file
 from medbench.data.radiology_sections import sections
 from medbench.data.read import read_json, read_table
 from medbench.errors import UserError
-from medbench.task import Edition, Sample, Task
+from medbench.report_task import ReportTask
+from medbench.task import Edition, Sample
 
 _SPLIT = ("mimic-cxr-2.0.0-split.csv.gz", "mimic-cxr-2.0.0-split.csv")
 _METADATA = ("mimic-cxr-2.0.0-metadata.csv.gz", "mimic-cxr-2.0.0-metadata.csv")
@@ -73,7 +74,7 @@ _R2GEN_IMAGE = re.compile(r"p\d\d/p(\d{8})/s(\d{8})/[\w-]+\.\w+")
 
 
 @dataclass(frozen=True)
-class MimicCxr(Task):
+class MimicCxr(ReportTask):
     """MIMIC-CXR: reports on 500 drawn studies, one chest X-ray each; credentialed access only.
 
     Args:
@@ -105,7 +106,6 @@ class MimicCxr(Task):
     paper = "Johnson et al. 2019, doi:10.1038/s41597-019-0322-0; JPG: arXiv:1901.07042"
     licence = "PhysioNet Credentialed Health Data License 1.5.0"
     source = "physionet.org/content/mimic-cxr and physionet.org/content/mimic-cxr-jpg"
-    metrics = ()
     mirrors = {
         "r2gen": {
             "train": {"rows": 270790},

@@ -142,10 +142,11 @@ class Phantom(Task):
                 f"phantom has no split '{split}'", "", f"Splits: {', '.join(self.passport)}."
             )
         for item in items(SPLITS[split]):
-            yield _sample(item)
+            yield sample_of(item)
 
 
-def _sample(item: Item) -> Sample:
+def sample_of(item: Item) -> Sample:
+    """Return the sample of a question; its image is drawn when it is opened."""
     from medbench.phantom.questions import CLOSED
     from medbench.phantom.world import MODALITY, VERSION
 

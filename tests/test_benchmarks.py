@@ -45,3 +45,14 @@ def test_the_tuning_benchmark_prints_a_row_for_each_tuner():
     assert names == ["tuner, batch 1", *tuners, "tuner, batch 2", *tuners]
     # Every cell is measured but what lora has beyond lora.
     assert [cell for row in rows for cell in row[1:]].count("-") == 0
+
+
+@pytest.mark.slow
+def test_the_metrics_benchmark_prints_a_row_for_each_metric():
+    for package in ("nltk", "rouge_score", "f1chexbert", "radgraph"):
+        pytest.importorskip(package, reason="medbench[report,clinical] is not installed")
+    metrics = ["rougeL/google", "meteor/nltk", "chexbert/labels", "radgraph/partial"]
+    words = ["--shape", "tiny", "--rounds", "1", "--pairs", "4", "--metric", ",".join(metrics)]
+    rows = printed("metrics.py", words)
+    assert {len(row) for row in rows} == {6}
+    assert [row[0].removeprefix("| ") for row in rows[1:]] == metrics

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import medbench
+from medbench import plugins
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -35,6 +36,30 @@ def test_the_method_of_the_page_is_short_and_runs_as_printed(page_method: str) -
     off = medbench.generate(backbone, method="blurred[alpha=0]", **given)
     assert [a.token_ids for a in off] == [a.token_ids for a in plain]
     assert [a.token_ids for a in blurred] != [a.token_ids for a in plain]
+
+
+def test_the_metric_of_the_page_scores_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source,) = re.findall(r"```python\n(.*?)```", _read("metrics.md"), re.DOTALL)
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "brevity.py").write_text(f'"""Brevity."""\n\n{source}', "utf-8")
+    monkeypatch.chdir(tmp_path)
+    texts = {"predictions": ["a b c", "a b"], "golds": ["", ""]}
+    assert medbench.score("brevity", **texts).value == 1.0
+    assert medbench.score("brevity[most=2]", **texts).value == 0.5
+
+
+def test_every_metric_has_its_line_on_the_page() -> None:
+    page = _read("metrics.md")
+    named = set(re.findall(r"`([\w./*]+)`", page))
+    for plugin in plugins.find("metric"):
+        family = plugin.name.partition("/")[0]
+        assert {plugin.name, f"{family}/*"} & named, plugin.name
+
+
+def _read(page: str) -> str:
+    return (DOCS / page).read_text(encoding="utf-8")
 
 
 def test_the_python_of_the_readme_runs_as_printed(

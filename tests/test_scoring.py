@@ -11,7 +11,7 @@ import pytest
 
 from medbench import plugins
 from medbench.errors import UserError
-from medbench.metric import Metric
+from medbench.metric import Measured, Metric, Pooled, Setting
 from medbench.metrics.attention import encode_map, encode_mask
 from medbench.metrics.vqa import RecallStrict
 from medbench.rows import Row
@@ -20,6 +20,7 @@ from medbench.scoring import Score, check_golden, load_metric, score, score_rows
 NAMES = (
     "closed/paper",
     "closed/strict",
+    "yes_rate",
     "recall/paper",
     "recall/strict",
     "coverage/minmax",
@@ -109,12 +110,16 @@ def test_what_is_written_is_the_same_every_time_and_holds_no_times() -> None:
     slower = [Row(**{**row, "seconds": 9.0}) for row in rows()]  # pyright: ignore[reportArgumentType]
     assert text(rows()) == text(rows()) == text(slower)
     content = json.loads(text(rows()))
-    assert set(content) == {"scores", "health", "disagreements"}
+    assert set(content) == {"scores", "unscored", "health", "confusion", "disagreements"}
     assert set(content["scores"]["closed/paper"]) == {
-        "value", "low", "high", "n", "groups", "notes",
+        "value", "low", "high", "n", "groups", "notes", "made_with",
     }  # fmt: skip
     assert content["disagreements"] == {"closed": 1, "recall": 1}
     assert content["health"]["rows"] == 5
+    assert content["confusion"] == {
+        "yes": {"yes": 1, "no": 1, "both": 0, "neither": 0},
+        "no": {"yes": 0, "no": 0, "both": 0, "neither": 1},
+    }
 
 
 def test_scoring_again_changes_nothing() -> None:
@@ -176,9 +181,17 @@ class _Wrong(RecallStrict):
 
 
 @dataclass(frozen=True)
-class _Longest(RecallStrict):
-    def aggregate(self, items: Sequence[float], rows: Sequence[Row]) -> float:
-        return max(items)
+class _OverAllWords(RecallStrict):
+    """Gold words found over gold words, not a mean of shares."""
+
+    def measure(self, rows: Sequence[Row], setting: Setting) -> Measured:
+        items = self.items(rows)
+        words = np.array([len(row["gold"].split()) for row in rows], dtype=float)
+        return Measured(items, Pooled(np.stack([items * words, words], axis=1), _ratio))
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]
 
 
 @dataclass(frozen=True)
@@ -197,13 +210,15 @@ def test_a_changed_metric_is_caught() -> None:
 def use(monkeypatch: pytest.MonkeyPatch, metric: Metric) -> Score:
     monkeypatch.setattr("medbench.scoring.load_metric", lambda name: metric)
     scores, _ = score_rows(rows(), ["any"])
-    return scores["any"]
+    return scores["recall/strict"]
 
 
-def test_no_interval_for_what_is_not_a_mean(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = use(monkeypatch, _Longest())
-    assert found.value == 1.0
-    assert found.interval is None
+def test_what_is_not_a_mean_has_an_interval_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = use(monkeypatch, _OverAllWords())
+    assert found.value == 3 / 4
+    assert [item for item in found.per_item if item is not None] == [0.5, 1.0]
+    # Resampled: b alone, c alone, or one of each.
+    assert found.interval == (0.5, 1.0)
 
 
 def test_a_metric_may_not_drop_items(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,16 @@ def test_the_best_is_that_of_a_backbone_and_column():
     assert "**60.00 [55.00, 65.00]**" in table_text.as_markdown([one])
 
 
+def test_a_rate_has_no_best():
+    rates = [
+        run("a", 0, scores={"yes_rate": score(0.5)}),
+        run("b", 0, scores={"yes_rate": score(0.9)}),
+    ]
+    (one,) = table.arrange(rates, ["yes_rate"])
+    assert shown(one)["b", "slake", "yes_rate"] == 0.9
+    assert "*" not in table_text.as_text([one])
+
+
 def test_missing_cells_and_denominators():
     other = {"closed/paper": score(0.4, n=10, groups=5)}
     runs = [

@@ -19,6 +19,14 @@ VERBS = {
         "medbench.cli.run:run",
         "Run methods on tasks with a backbone; go on where it stopped.",
     ),
+    "rescore": (
+        "medbench.cli.rescore:rescore",
+        "Score finished runs again, or by further metrics.",
+    ),
+    "import": (
+        "medbench.cli.import_:import_",
+        "Score answers that another program wrote.",
+    ),
     "table": ("medbench.cli.table:table", "Print the runs found as methods x tasks."),
     "data": ("medbench.cli.data:data", "Check and describe a download; unpack its archives."),
     "labels": (

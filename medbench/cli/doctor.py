@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from medbench import spec
 from medbench.errors import UserError
 
 
@@ -16,15 +17,25 @@ from medbench.errors import UserError
 @click.option("--backbone", default="", help="A backbone's spec: are its files there and whole?")
 @click.option("--task", default="", help="A task's spec: which edition is there, are its images?")
 @click.option("--method", default="", help="A method's spec or chain: is there what it needs?")
+@click.option("--metric", default="", help="Metrics: specs. Is there what they compute with?")
+@click.option("--python", default="", help="Another Python, whose packages compute the metrics.")
 @click.option("--data", default="", help="Folder with the task's official files.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--dtype", default="auto", show_default=True, help="float32, bfloat16 or float16.")
 @click.option("--batch-size", type=int, help="Samples decoded together [16 in float32, else 1].")
 @click.option("--out", default="results/runs", show_default=True, help="Where run folders go.")
-@click.option("--fetch", is_flag=True, help="Download the weights that backbone and method name.")
+@click.option("--fetch", is_flag=True, help="Download what backbone, method and metrics name.")
 @click.option("--answer", is_flag=True, help="Load the backbone and ask it something.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(fetch: bool, answer: bool, as_json: bool, out: str, **options: Any) -> int:
+def doctor(
+    fetch: bool,
+    answer: bool,
+    as_json: bool,
+    out: str,
+    metric: str,
+    python: str,
+    **options: Any,
+) -> int:
     """Say what is installed, what is there, what is missing, and how to get it.
 
     Without options: the installation, and whether tiny models answer here as they do elsewhere.
@@ -35,16 +46,20 @@ def doctor(fetch: bool, answer: bool, as_json: bool, out: str, **options: Any) -
     \b
     medbench doctor
     medbench doctor --backbone llava-med-1.5 --fetch
+    medbench doctor --metric bertscore,chexbert/labels --fetch
     medbench doctor --backbone llava-med-1.5 --task slake --data DIR --method a3tune+vcd
     """
     from medbench.cell import Request
     from medbench.doctor.asked import look_up
 
-    for flag, asked_for in (("--fetch", fetch), ("--answer", answer)):
-        if asked_for and not options["backbone"] and (flag == "--answer" or not options["method"]):
-            also = "" if flag == "--answer" else " or --method SPEC"
-            raise UserError(f"{flag} of what?", "", f"Add --backbone SPEC{also}.")
-    asked = look_up(Request(out=Path(out).expanduser(), **options))
+    if answer and not options["backbone"]:
+        raise UserError("--answer of what?", "", "Add --backbone SPEC.")
+    if fetch and not (metric or any(options[name] for name in ("backbone", "method", "task"))):
+        do = "Add --backbone SPEC, --method SPEC, --task SPEC or --metric SPEC."
+        raise UserError("--fetch of what?", "", do)
+    names = spec.parse_list(metric) if metric else []
+    request = Request(out=Path(out).expanduser(), **options)
+    asked = look_up(request, metrics=names, python=python)
 
     from medbench.doctor.examination import examine
     from medbench.doctor.page import lines, verdict

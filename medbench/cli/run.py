@@ -12,6 +12,7 @@ import click
 
 from medbench import processes, spec
 from medbench.cli.progress import reporting
+from medbench.cli.scores import tell_run, unscored_lines
 from medbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _run(requests: list[Request], as_json: bool) -> None:
         _head(cell, number, len(requests))
         with reporting() as report:
             done = runner.execute(cell, load=load, report=report)
-        _tail(cell, done.scores, as_json)
+        tell_run(cell.folder, done.scores, as_json=as_json)
 
 
 def _load_once() -> Callable[[Cell, Report], Backbone]:
@@ -157,6 +158,9 @@ def _head(cell: Cell, number: int, of: int) -> None:
                 f"  note: {regions} of {len(train)} training samples have a region to align with",
                 err=True,
             )
+    lacking = {name: [e.what, e.why, e.do] for name, e in cell.unavailable.items()}
+    for line in unscored_lines(lacking, "will not be scored"):
+        click.echo(f"  {line}", err=True)
     if "roi" in cell.decoder.needs:
         regions = sum(sample.roi is not None for sample in cell.samples)
         if regions < len(cell.samples):
@@ -167,37 +171,6 @@ def _head(cell: Cell, number: int, of: int) -> None:
             )
     if cell.request.limit and cell.identity["limit"]:
         click.echo(f"  partial: the first {len(cell.samples)} of {len(cell.every)}", err=True)
-
-
-def _tail(cell: Cell, scores: dict[str, Any], as_json: bool) -> None:
-    import json
-
-    if as_json:
-        click.echo(json.dumps({"folder": str(cell.folder), **scores}, sort_keys=True))
-        return
-    for name, score in scores["scores"].items():
-        click.echo(f"  {name:<18} {_value(score)}")
-    click.echo(f"  {_health(scores['health'], scores['disagreements'])}")
-    click.echo(f"  {cell.folder}")
-
-
-def _value(score: dict[str, Any]) -> str:
-    if score["value"] is None:
-        return "–  (applies to no sample)"
-    text = f"{100 * score['value']:6.2f}"
-    if score["low"] is not None:
-        text += f"  [{100 * score['low']:.2f}, {100 * score['high']:.2f}]"
-    return f"{text}  n={score['n']}, {score['groups']} images"
-
-
-def _health(health: dict[str, Any], disagreements: dict[str, Any]) -> str:
-    parts = [
-        f"{name} {100 * value:.2f} %" if isinstance(value, float) else f"{name} {value}"
-        for name, value in health.items()
-        if value is not None
-    ]
-    parts += [f"{name} rules differ on {count}" for name, count in disagreements.items()]
-    return ", ".join(parts)
 
 
 def _show_plan(requests: list[Request]) -> None:

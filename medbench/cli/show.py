@@ -21,8 +21,13 @@ from medbench.task import Task
 # Literal attributes that are printed as they are, in this order.
 _FACTS = (
     "version", "paper", "licence", "source", "restricted", "needs", "uses", "offers", "kinds",
-    "range", "metrics", "prompt", "rows_per_token", "extra_memory", "schedule", "deviates",
+    "range", "extra", "metrics", "prompt", "rows_per_token", "extra_memory",
+    "schedule", "deviates",
 )  # fmt: skip
+_EXAMPLES = {
+    "golden examples": "golden",
+    "golden examples of the published weights": "golden_published",
+}
 # What every decoder has comes after what is its own.
 _SELECTION = {one.name for one in fields(Decoder)}
 _TEXT_LENGTH = 300
@@ -45,7 +50,7 @@ def show(name: str, kind: Kind | None, data: str | None) -> None:
 
     A task's samples are shown where they can be read: with --data, or where no files are needed.
     """
-    asked = Spec(normalise(name)) if "/" in name else spec.parse(name)
+    asked = spec.parse(name)
     for position, plugin in enumerate(_find(asked.name, [kind] if kind else list(FOLDERS))):
         if position:
             click.echo()
@@ -83,6 +88,7 @@ def _sections(plugin: Plugin) -> Iterator[Section]:
         if plugin.attributes.get(name)
     ]
     yield Section("about", [*facts, ("file", plugins.shown(plugin.path))])
+    yield Section("downloads", [*plugin.attributes.get("downloads", ())])
     common = _SELECTION if plugin.role == "decoder" else set[str]()
     yield Section("parameters", _parameters(plugin, lambda name: name not in common))
     if plugin.kind == "method" or len(plugin.variants) > 1:
@@ -102,9 +108,10 @@ def _sections(plugin: Plugin) -> Iterator[Section]:
     yield Section("passport", [(split, _text(counts)) for split, counts in passport.items()])
     tuning: dict[str, Any] = plugin.attributes.get("tuning") or {}
     yield Section("defaults for tuners", [(_text(tuning),)] if tuning else [])
-    golden = plugin.attributes.get("golden") or ()
-    examples = [(f"{out!r}", f"gold {gold!r}", f"{value:g}") for out, gold, value in golden]
-    yield Section("golden examples", examples)
+    for heading, name in _EXAMPLES.items():
+        golden = plugin.attributes.get(name) or ()
+        examples = [(f"{out!r}", f"gold {gold!r}", f"{value:g}") for out, gold, value in golden]
+        yield Section(heading, examples)
 
 
 def _parameters(plugin: Plugin, wanted: Callable[[str], bool]) -> list[tuple[str, ...]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from medbench import cell
 from medbench.cell import Request
 from medbench.model.load import check_words
-from medbench.plugins import Plugin
-from medbench.spec import Spec
+from medbench.plugins import Plugin, get, values
+from medbench.spec import Spec, parse
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Asked:
         backbone, task: plugins with their specs; None where left out.
         methods: of the chain, likewise; empty where left out.
         tuning: what the task sets for tuners.
+        metrics: specs of those asked about; python: the interpreter that computes them.
     """
 
     request: Request
@@ -29,6 +30,8 @@ class Asked:
     task: tuple[Plugin, Spec] | None
     methods: tuple[tuple[Plugin, Spec], ...]
     tuning: Mapping[str, Any]
+    metrics: tuple[str, ...] = ()
+    python: str = ""
 
     @property
     def offers(self) -> list[str]:
@@ -37,12 +40,18 @@ class Asked:
         return [offer for plugin in given for offer in plugin.attributes.get("offers", ())]
 
 
-def look_up(request: Request) -> Asked:
+def look_up(request: Request, *, metrics: Sequence[str] = (), python: str = "") -> Asked:
     """Find all names of a request and read all values.
+
+    Args:
+        metrics: specs; python: the interpreter that computes them, "" for this one.
 
     Raises:
         UserError: a name is unknown, or a value makes no sense.
     """
+    for name in metrics:
+        one = parse(name)
+        values(get("metric", one.name), one)
     check_words(request.device, request.dtype)
     # What is left out is stood in for by what needs nothing.
     whole = replace(
@@ -59,4 +68,6 @@ def look_up(request: Request) -> Asked:
         (named.task, named.task_spec) if request.task else None,
         tuple(zip(named.methods, named.chain, strict=True)) if request.method else (),
         named.tuning if request.task else {},
+        tuple(metrics),
+        python,
     )

@@ -18,12 +18,16 @@ from medbench.doctor.finding import Finding, one_line, refused
 from medbench.doctor.machine import check_machine, check_plugins
 from medbench.doctor.method import check_method
 from medbench.doctor.method import section as of_method
+from medbench.doctor.metrics import HEADING as METRICS
+from medbench.doctor.metrics import check_metrics, fetch_metrics
 from medbench.doctor.packages import check_packages
 from medbench.doctor.room import check_room
 from medbench.doctor.task import check_task
 from medbench.doctor.task import section as of_task
 from medbench.doctor.torches import check_torch
 from medbench.errors import UserError
+from medbench.metric import Setting
+from medbench.model.load import resolve_device
 
 T = TypeVar("T")
 
@@ -51,6 +55,10 @@ def examine(asked: Asked, *, fetch: bool = False, answer: bool = False) -> Itera
         splits = ("train", "test") if trains else ("test",)
         checked = check_task(plugin, spec, data=asked.request.data, splits=splits)
         read = yield from _guarded(of_task(plugin), checked)
+    if asked.metrics:
+        device, _ = resolve_device(asked.request.device, "auto")
+        checked = check_metrics(asked.metrics, Setting(device, asked.python))
+        yield from _guarded(METRICS, checked)
     if asked.methods:
         checked = check_method(asked, looked, read)
         chain = yield from _guarded(of_method(asked), checked, withheld=_is_restricted(asked))
@@ -74,6 +82,7 @@ def _fetch(asked: Asked) -> Iterator[Finding]:
             for parameter in tuner.supervised():
                 _, provider = supervise.create_one(getattr(tuner, parameter), attributes)
                 yield from fetch_provider(provider)
+    yield from fetch_metrics([*asked.metrics, *attributes.get("metrics", ())])
 
 
 def _is_restricted(asked: Asked) -> bool:

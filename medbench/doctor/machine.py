@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +13,10 @@ from pathlib import Path
 from medbench import plugins
 from medbench.digests import cache_folder
 from medbench.doctor.finding import Finding, size
+from medbench.errors import UnavailableError
+from medbench.scorers import java
 
 _SECTION = "machine"
-_JAVA = 8
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -97,19 +97,8 @@ def _folder(name: str, folder: Path, state: str, do: str) -> Finding:
 
 
 def _java() -> Finding:
-    do = f"Install a Java of version {_JAVA} or newer if you want those metrics."
-    program = shutil.which("java")
-    said = ""
-    if program is not None:
-        try:
-            done = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=60)
-            said = "" if done.returncode else done.stderr + done.stdout
-        except (OSError, subprocess.TimeoutExpired):
-            said = ""
-    found = re.search(r'version "((?:1\.)?(\d+)[^"]*)"', said)
-    if found is None:
-        return Finding(_SECTION, "note", "no Java: report metrics written in Java cannot run", do)
-    if int(found[2]) < _JAVA:
-        what = f"Java {found[1]} is too old for the report metrics written in Java"
-        return Finding(_SECTION, "note", what, do)
-    return Finding(_SECTION, "good", f"Java {found[1]} (for report metrics in Java)")
+    try:
+        found = java.find()
+    except UnavailableError as error:
+        return Finding(_SECTION, "note", error.what, error.do)
+    return Finding(_SECTION, "good", f"Java {found.version} (for report metrics in Java)")

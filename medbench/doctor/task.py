@@ -13,10 +13,11 @@ from medbench.counting import counted
 from medbench.data.passport import check_questions
 from medbench.data.pictures import with_images
 from medbench.doctor.finding import Finding, refused
+from medbench.doctor.metrics import check_metrics
 from medbench.errors import UserError
+from medbench.metric import Setting
 from medbench.plugins import Plugin
 from medbench.restricted import read_split, withholding
-from medbench.scoring import check_golden, load_metric
 from medbench.spec import Spec
 from medbench.task import Sample, Task
 
@@ -78,16 +79,7 @@ def check_task(
 
 
 def _metrics(heading: str, task: Task) -> Iterator[Finding]:
-    """Let each metric answer its golden examples: what it needs must not be missed at the end."""
-    good: list[str] = []
-    for name in task.metrics:
-        try:
-            check_golden(load_metric(name))
-            good.append(name)
-        except UserError as error:
-            yield refused(heading, error)
-    if good:
-        yield Finding(heading, "good", f"metrics: {', '.join(good)}")
+    yield from check_metrics(task.metrics, Setting(), heading=heading, wanted=False)
     if not task.metrics:
         yield Finding(heading, "note", "no metric scores its answers yet; they are kept")
 

@@ -3,7 +3,9 @@
 The published text defines coverage and intensity on a map M without saying how M is scaled, and
 the scale decides their size and even the sign of a change: both readings are here, under names of
 their own. `minmax` stretches a map to reach from 0 to 1; `sum` makes its patches sum to 1, which
-puts most patches of a fine grid far below the threshold.
+puts most patches of a fine grid far below the threshold. Nor does it say which queries, layers and
+heads M is of: here it is all that the answer's tokens are chosen from, in plain means
+(`medbench.decoding.stack`), and each rule says so.
 """
 
 from __future__ import annotations
@@ -82,9 +84,16 @@ class OnRegion(Metric):
 class CoverageMinmax(OnRegion):
     """Share of the region's patches whose attention, stretched to 0..1, reaches 0.15.
 
-    M is the row's map minus its minimum, divided by its range (all 0 if it is constant); the
-    value is the number of region patches with M >= 0.15 over the number of region patches. A row
-    without attention or region, or whose region covers no patch centre, is not in the score.
+    The map: attention on the image's patches of the queries that chose the answer's tokens (the
+    prompt's last position, then every new token but the last), softmax over all keys, mean over
+    heads, layers and these queries, in half precision; of beams those of the answer given, of a
+    contrast those of its main branch, of edited attention the edited. The region: the gold mask
+    through the backbone's own crop, padding or squash; a patch is in if its centre is.
+
+    M is the map minus its minimum, divided by its range (all 0 if it is constant). The value is the
+    number of region patches with M >= 0.15 over the number of region patches, the score the mean
+    over rows. A row without map or region is not in it; nor is one whose region covers no patch
+    centre, which `n_empty_region` counts.
     """
 
     name = "coverage/minmax"
@@ -102,10 +111,16 @@ class CoverageMinmax(OnRegion):
 class CoverageSum(OnRegion):
     """Share of the region's patches that hold at least 0.15 of the attention on the image.
 
-    M is the row's map divided by its sum (all 0 if that is 0); the value is the number of region
-    patches with M >= 0.15 over the number of region patches. On a grid of many patches hardly any
-    reaches that. A row without attention or region, or whose region covers no patch centre, is
-    not in the score.
+    The map: attention on the image's patches of the queries that chose the answer's tokens (the
+    prompt's last position, then every new token but the last), softmax over all keys, mean over
+    heads, layers and these queries, in half precision; of beams those of the answer given, of a
+    contrast those of its main branch, of edited attention the edited. The region: the gold mask
+    through the backbone's own crop, padding or squash; a patch is in if its centre is.
+
+    M is the map divided by its sum (all 0 if that is 0). The value is the number of region patches
+    with M >= 0.15 over the number of region patches, the score the mean over rows. On a grid of
+    many patches hardly any reaches that. A row without map or region is not in it; nor is one whose
+    region covers no patch centre, which `n_empty_region` counts.
     """
 
     name = "coverage/sum"
@@ -123,9 +138,16 @@ class CoverageSum(OnRegion):
 class IntensityMinmax(OnRegion):
     """Mean attention over the region's patches, the map stretched to 0..1.
 
-    M is the row's map minus its minimum, divided by its range (all 0 if it is constant); the
-    value is the mean of M over the region. A row without attention or region, or whose region
-    covers no patch centre, is not in the score.
+    The map: attention on the image's patches of the queries that chose the answer's tokens (the
+    prompt's last position, then every new token but the last), softmax over all keys, mean over
+    heads, layers and these queries, in half precision; of beams those of the answer given, of a
+    contrast those of its main branch, of edited attention the edited. The region: the gold mask
+    through the backbone's own crop, padding or squash; a patch is in if its centre is.
+
+    M is the map minus its minimum, divided by its range (all 0 if it is constant). The value is the
+    mean of M over the region's patches, the score the mean over rows; there is no threshold. A row
+    without map or region is not in it; nor is one whose region covers no patch centre, which
+    `n_empty_region` counts.
     """
 
     name = "intensity/minmax"
@@ -143,9 +165,16 @@ class IntensityMinmax(OnRegion):
 class IntensitySum(OnRegion):
     """Mean share of the attention on the image that one patch of the region holds.
 
-    M is the row's map divided by its sum (all 0 if that is 0); the value is the mean of M over
-    the region, so it shrinks with the number of patches. A row without attention or region, or
-    whose region covers no patch centre, is not in the score.
+    The map: attention on the image's patches of the queries that chose the answer's tokens (the
+    prompt's last position, then every new token but the last), softmax over all keys, mean over
+    heads, layers and these queries, in half precision; of beams those of the answer given, of a
+    contrast those of its main branch, of edited attention the edited. The region: the gold mask
+    through the backbone's own crop, padding or squash; a patch is in if its centre is.
+
+    M is the map divided by its sum (all 0 if that is 0). The value is the mean of M over the
+    region's patches, the score the mean over rows; there is no threshold. It shrinks with the
+    number of patches. A row without map or region is not in it; nor is one whose region covers no
+    patch centre, which `n_empty_region` counts.
     """
 
     name = "intensity/sum"
@@ -163,9 +192,15 @@ class IntensitySum(OnRegion):
 class InRegion(OnRegion):
     """Share of the attention on the image that lies inside the region.
 
-    The value is the map's sum over the region divided by its sum over all patches (0 if that is
-    0). A row without attention or region, or whose region covers no patch centre, is not in the
-    score.
+    The map: attention on the image's patches of the queries that chose the answer's tokens (the
+    prompt's last position, then every new token but the last), softmax over all keys, mean over
+    heads, layers and these queries, in half precision; of beams those of the answer given, of a
+    contrast those of its main branch, of edited attention the edited. The region: the gold mask
+    through the backbone's own crop, padding or squash; a patch is in if its centre is.
+
+    The value is the map's sum over the region divided by its sum over all patches (0 if that is 0),
+    the score the mean over rows; there is no threshold. A row without map or region is not in it;
+    nor is one whose region covers no patch centre, which `n_empty_region` counts.
     """
 
     name = "attention/in_roi"

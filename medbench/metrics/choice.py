@@ -162,12 +162,17 @@ def _most_like(text: str, options: Sequence[str]) -> int | None:
     return ratios.index(best) if best > 0 else None
 
 
-def _options(row: Row) -> Sequence[str]:
+def has_options(row: Row) -> bool:
+    """Say whether a row tells which options there were."""
     options = row.get("meta", {}).get("options")
-    if not isinstance(options, list) or not options:
+    return isinstance(options, list) and bool(options)
+
+
+def _options(row: Row) -> Sequence[str]:
+    if not has_options(row):
         raise UserError(
             f"row {row['id']} has no options",
             "A task of multiple choice gives each sample its options in meta.",
             "Score it with another metric, or add them to the task.",
         )
-    return cast("list[str]", options)
+    return cast("list[str]", row.get("meta", {})["options"])

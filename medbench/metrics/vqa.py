@@ -1,11 +1,11 @@
-"""Scores of short answers: the published rules, strict ones, and counts of what they hide."""
+"""Scores of short answers: the published rules, strict ones, and how often yes is said at all."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from medbench.metric import Metric
 from medbench.metrics.text import published, words
@@ -126,6 +126,48 @@ class RecallStrict(Metric):
         return [_recall_strict(row["output"], row["gold"]) for row in rows]
 
 
+@dataclass(frozen=True)
+class YesRate(Metric):
+    """Share of the yes-no questions that are answered yes, right or wrong.
+
+    It applies to closed questions whose gold is yes or no and nothing else. The words of the whole
+    answer are those of `text.words`; the value is 1 if yes is among them and no is not, else 0, so
+    that an answer with both words, with neither, or without any is none. A model that leans to one
+    answer shows it here: `gold_yes_rate` is the share of golds that are yes. `n_both` and
+    `n_neither` count the answers with both words and with none. Higher is not better.
+    """
+
+    name = "yes_rate"
+    kinds = ("closed",)
+    golden = (
+        ("Yes.", "yes", 1.0),
+        ("Yes, it is not enlarged.", "no", 1.0),
+        ("no", "yes", 0.0),
+        ("yes and no", "yes", 0.0),
+        ("abnormal", "yes", 0.0),
+        ("", "no", 0.0),
+    )
+
+    def applies(self, row: Row) -> bool:
+        """Say whether the row is a closed question whose gold is yes or no."""
+        return super().applies(row) and yes_or_no(row["gold"]) != ""
+
+    def items(self, rows: Sequence[Row]) -> list[float]:
+        """Return 1.0 or 0.0 for each row."""
+        return [float(verdict(row["output"]) == "yes") for row in rows]
+
+    def notes(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Return the golds' own rate, and count the answers that say neither or both."""
+        asked = [row for row in rows if self.applies(row)]
+        said = Counter(verdict(row["output"]) for row in asked)
+        golds = [yes_or_no(row["gold"]) for row in asked]
+        return {
+            "gold_yes_rate": golds.count("yes") / len(golds) if golds else None,
+            "n_neither": said["neither"],
+            "n_both": said["both"],
+        }
+
+
 def verdict(output: str) -> Verdict:
     """Say which of the words yes and no an answer has."""
     found = set(words(output)) & {"yes", "no"}
@@ -136,45 +178,7 @@ def verdict(output: str) -> Verdict:
     return "yes" if "yes" in found else "no"
 
 
-def disagreements(rows: Sequence[Row]) -> dict[str, int]:
-    """Return, for closed and for open rows, on how many the published and strict rules differ."""
-    rules: dict[str, tuple[str, Callable[[str, str], float], Callable[[str, str], float]]] = {
-        "closed": ("closed", _closed_paper, _closed_strict),
-        "recall": ("open", _recall_paper, _recall_strict),
-    }
-    return {
-        name: sum(
-            # Both shares are ratios of small integers: a real difference is far larger.
-            abs(paper(row["output"], row["gold"]) - strict(row["output"], row["gold"])) > 1e-9
-            for row in rows
-            if row["kind"] == kind
-        )
-        for name, (kind, paper, strict) in rules.items()
-    }
-
-
-def health(rows: Sequence[Row]) -> dict[str, int | float | None]:
-    """Return counts that tell a broken run from a bad model.
-
-    `empty`: answers without a visible character; `cut`: stopped by the length limit. Over closed
-    rows whose gold is yes or no (`yes_no`): `neither` and `both` count the answers with none or
-    both of the words, `in_format` is the share with exactly one (None where there is no such row).
-    """
-    asked = [row for row in rows if row["kind"] == "closed" and _yes_or_no(row["gold"])]
-    verdicts = Counter(verdict(row["output"]) for row in asked)
-    usable = verdicts["yes"] + verdicts["no"]
-    return {
-        "rows": len(rows),
-        "empty": sum(not row["output"].strip() for row in rows),
-        "cut": sum(row.get("stop") == "length" for row in rows),
-        "yes_no": len(asked),
-        "neither": verdicts["neither"],
-        "both": verdicts["both"],
-        "in_format": usable / len(asked) if asked else None,
-    }
-
-
-def _yes_or_no(gold: str) -> str:
+def yes_or_no(gold: str) -> str:
     """Return "yes" or "no" if that is all the gold says, else ""."""
     said = words(gold)
     return said[0] if said in (["yes"], ["no"]) else ""
@@ -186,7 +190,7 @@ def _closed_paper(output: str, gold: str) -> float:
 
 
 def _closed_strict(output: str, gold: str) -> float:
-    wanted = _yes_or_no(gold)
+    wanted = yes_or_no(gold)
     return float(verdict(output) == wanted if wanted else words(output) == words(gold))
 
 

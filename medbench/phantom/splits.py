@@ -63,6 +63,8 @@ SPLITS = {
         Split("validation", 20_000_000, SHIFTED, 240, 3, 0.15),
         Split("test", 30_000_000, SHIFTED, 720, 3, 0.15),
         Split("reports", 40_000_000, SHIFTED, 200, 1, 0.0, ("report",)),
+        Split("reports_train", 70_000_000, SHIFTED, 400, 1, 0.0, ("report",)),
+        Split("reports_validation", 80_000_000, SHIFTED, 100, 1, 0.0, ("report",)),
         Split("reference_validation", 50_000_000, REFERENCE, 400, 3, 0.0),
         Split("reference", 60_000_000, REFERENCE, 720, 3, 0.0),
     )

@@ -67,7 +67,7 @@ def test_counts_licence_and_source(ward, problems, said):
     text = said(found)
     assert "good licence: the ward's own" in text
     assert "good source: https://example.org/ward" in text
-    assert "good metrics: closed/strict" in text
+    assert "good metrics that gave their known values: closed/strict" in text
     assert "good train: 2 of 2 questions about 1 image, official edition" in text
     assert "good test: 4 of 4 questions about 2 images, official edition" in text
     assert "note test: Two nurses wrote it." in text
@@ -151,7 +151,7 @@ def test_a_task_that_needs_no_files(problems, said, finished):
 
 def test_the_official_tasks_say_what_they_need(problems, finished, tmp_path):
     for plugin in plugins.find("task"):
-        if plugin.name == "phantom":
+        if plugin.name.startswith("phantom"):
             continue
         asked = spec.parse(plugin.name)
         for data in ("", str(tmp_path), str(tmp_path / "nowhere")):

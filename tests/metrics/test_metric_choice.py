@@ -235,5 +235,5 @@ def test_scored_as_a_run_is() -> None:
 
 
 def test_texts_alone_are_not_enough() -> None:
-    with pytest.raises(UserError, match="cannot be computed from texts"):
+    with pytest.raises(UserError, match="compares an answer with the options"):
         score("choice/strict", predictions=["MRI"], golds=["MRI"])

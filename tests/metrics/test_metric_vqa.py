@@ -15,11 +15,12 @@ from medbench.metrics.vqa import (
     ClosedStrict,
     RecallPaper,
     RecallStrict,
-    disagreements,
-    health,
+    YesRate,
     verdict,
+    yes_or_no,
 )
 from medbench.rows import Row
+from medbench.scoring import check_golden, score_rows
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/metrics.json").read_text("utf-8"))
 METRICS = {metric.name: metric for metric in (ClosedPaper, ClosedStrict, RecallPaper, RecallStrict)}
@@ -116,40 +117,62 @@ def test_verdict(output: str, expected: str) -> None:
     assert verdict(output) == expected
 
 
-def rows() -> list[Row]:
-    return [
-        {"kind": "closed", "output": "Yes", "gold": "yes", "stop": "eos"},
-        {"kind": "closed", "output": "normal", "gold": "no", "stop": "eos"},
-        {"kind": "closed", "output": "no, yes", "gold": "no", "stop": "length"},
-        {"kind": "closed", "output": "", "gold": "yes", "stop": "eos"},
-        {"kind": "closed", "output": "MRI", "gold": "MRI", "stop": "eos"},
-        {"kind": "open", "output": "lung lung", "gold": "left lung", "stop": "length"},
-        {"kind": "open", "output": "left lung", "gold": "left lung", "stop": "eos"},
-        {"kind": "report", "output": " ", "gold": "left lung", "stop": "eos"},
-    ]
+@pytest.mark.parametrize(
+    ("gold", "expected"),
+    [("Yes", "yes"), ("no.", "no"), ("The no", "no"), ("not seen", ""), ("abnormal", ""), ("", "")]
+    + [("yes, on the left", ""), ("yes no", "")],
+)
+def test_a_gold_is_yes_or_no_only_if_that_is_all_it_says(gold: str, expected: str) -> None:
+    assert yes_or_no(gold) == expected
 
 
-def test_disagreements() -> None:
-    assert disagreements(rows()) == {"closed": 3, "recall": 1}
-    assert disagreements([]) == {"closed": 0, "recall": 0}
+class TestYesRate:
+    ASKED = (
+        # gold, answer, whether it counts as yes
+        ("yes", "Yes, there is.", 1.0),
+        ("Yes", "no", 0.0),
+        ("no", "yes", 1.0),
+        ("No.", "Assistant: yes", 1.0),
+        ("no", "yes and no", 0.0),
+        ("no", "abnormal", 0.0),
+        ("no", " ", 0.0),
+        ("yes", "\u2028\u0085", 0.0),
+    )
 
+    def rows(self) -> list[Row]:
+        made: list[Row] = [
+            {"id": str(at), "group": str(at % 3), "kind": "closed", "output": output, "gold": gold}
+            for at, (gold, output, _) in enumerate(self.ASKED)
+        ]
+        other: list[Row] = [
+            {"id": "a", "group": "a", "kind": "closed", "output": "yes", "gold": "MRI"},
+            {"id": "b", "group": "a", "kind": "closed", "output": "yes", "gold": ""},
+            {"id": "c", "group": "a", "kind": "open", "output": "yes", "gold": "yes"},
+            {"id": "d", "group": "a", "kind": "choice", "output": "yes", "gold": "yes"},
+        ]
+        return [*other[:2], *made, *other[2:]]
 
-def test_health() -> None:
-    assert health(rows()) == {
-        "rows": 8,
-        "empty": 2,
-        "cut": 2,
-        "yes_no": 4,
-        "neither": 2,
-        "both": 1,
-        "in_format": 0.25,
-    }
+    def test_own_examples(self) -> None:
+        assert {expected for *_, expected in YesRate.golden} == {0.0, 1.0}
+        check_golden(YesRate())
 
+    def test_share_of_yes_no_questions_only(self) -> None:
+        scores, scored = score_rows(self.rows(), ["yes_rate"])
+        found = scores["yes_rate"]
+        assert [row["scores"]["yes_rate"] for row in scored if "scores" in row] == [
+            None, None, *(expected for *_, expected in self.ASKED), None, None,
+        ]  # fmt: skip
+        assert (found.value, found.n, found.groups) == (3 / 8, 8, 3)
+        assert found.interval is not None
+        # Golds: 3 of 8 yes. Answers: one with both words, three with neither.
+        assert found.notes == {"gold_yes_rate": 3 / 8, "n_neither": 3, "n_both": 1}
 
-def test_health_of_nothing() -> None:
-    assert health([])["in_format"] is None
+    def test_where_nothing_is_asked(self) -> None:
+        found = score_rows(self.rows()[:2], ["yes_rate"])[0]["yes_rate"]
+        assert (found.value, found.n) == (None, 0)
+        assert found.notes == {"gold_yes_rate": None, "n_neither": 0, "n_both": 0}
 
 
 def test_metrics_say_their_rule() -> None:
-    for metric in METRICS.values():
+    for metric in (*METRICS.values(), YesRate):
         assert len((metric.__doc__ or "").splitlines()) > 3

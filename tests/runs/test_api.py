@@ -151,6 +151,51 @@ def test_generate_answers_as_a_run_does(here, run):
     assert all(answer.scores.shape[0] <= 2 for answer in answers)
 
 
+def test_a_row_holds_the_map_and_the_region_that_the_rules_of_attention_name(here, run):
+    import numpy as np
+
+    from medbench.data.pictures import open_image
+    from medbench.metrics.attention import decode_map, decode_mask
+
+    folder = run("greedy")
+    rows = store.read_rows(folder)
+    task = medbench.load_task("mini")
+    samples = {sample.id: sample for sample in task.samples("test")}
+    chosen = [samples[row["id"]] for row in rows]
+    backbone = medbench.load_backbone("toy", device="cpu", dtype="float32")
+    answers = medbench.generate(
+        backbone,
+        method="greedy",
+        images=[open_image(sample.image) for sample in chosen],
+        prompts=[task.ask(sample) for sample in chosen],
+        max_new_tokens=5,
+        record_attention=True,
+    )
+    side, patch = backbone.geometry.size, backbone.geometry.patch
+    grid, covered = side // patch, []
+    for sample, row, answer in zip(chosen, rows, answers, strict=True):
+        assert ("attention" in row) == ("roi" in row) == (sample.roi is not None)
+        if sample.roi is None:
+            continue
+        # tests/decoding holds this map against eager attention of the answer's queries.
+        attention = answer.attention.reshape(grid, grid)
+        assert np.abs(decode_map(row["attention"]) - attention).max() < 1e-4
+        # The drawn images are square: a patch is in where its centre falls into the region.
+        mask = sample.roi()
+        centres = ((np.arange(grid) + 0.5) * patch * len(mask) / side).astype(int)
+        inside = mask[np.ix_(centres, centres)]
+        assert np.array_equal(decode_mask(row["roi"]), inside)
+        covered.append(inside.any())
+        if inside.any():
+            share = attention[inside].sum() / attention.sum()
+            assert row["scores"]["intensity/sum"] == pytest.approx(share / inside.sum(), abs=1e-3)
+        else:
+            assert row["scores"]["intensity/sum"] is None
+    score = store.read_scores(folder)["scores"]["intensity/sum"]
+    assert (score["n"], score["notes"]["n_empty_region"]) == (sum(covered), covered.count(False))
+    assert score["n"] > 0
+
+
 def test_mistakes_are_user_errors(here):
     with pytest.raises(medbench.UserError, match="no method named 'vdc'"):
         medbench.run("vdc", "mini", backbone="toy")

@@ -163,9 +163,11 @@ def test_away_from_a_terminal_only_lines_are_printed(place, medbench):
         "closed/paper", "closed/strict", "recall/paper", "coverage/sum", "intensity/sum",
     ]  # fmt: skip
     assert re.fullmatch(r"  \S+ +[\d.]+  \[[\d.]+, [\d.]+\]  n=7, 7 images", lines[0])
-    assert lines[5].startswith("  rows 21, ")
-    assert re.fullmatch(r"  results/runs/mini/toy/lora/[0-9a-f]{12}", lines[6])
-    assert len(lines) == 7
+    assert re.fullmatch(r"  21 answers: \d+ empty, \d+ cut at the length limit", lines[5])
+    assert re.fullmatch(r"  yes-no questions: gold yes 7 -> .*", lines[6])
+    assert re.fullmatch(r"  paper and strict rules differ on: closed \d, recall \d+", lines[7])
+    assert re.fullmatch(r"  results/runs/mini/toy/lora/[0-9a-f]{12}", lines[8])
+    assert len(lines) == 9
 
 
 def test_a_terminal_shows_how_far_a_run_is(place, medbench, monkeypatch):
@@ -202,7 +204,11 @@ def test_what_was_done_before_counts_neither_for_the_rate_nor_the_time_left(plac
         (15, 21),
         (20, 21),
         (21, 21),
-        ("score", ""),
+        ("score", "closed/paper"),
+        ("score", "closed/strict"),
+        ("score", "recall/paper"),
+        ("score", "coverage/sum"),
+        ("score", "intensity/sum"),
     ]
 
 
@@ -210,7 +216,9 @@ def test_json_is_one_object_a_cell_and_nothing_else(place, medbench):
     code, out, _ = medbench(*WORDS, "greedy,blind", "--json")
     assert code == 0
     first, second = (json.loads(line) for line in out.splitlines())
-    assert first.keys() == {"folder", "schema", "scores", "health", "disagreements"}
+    assert first.keys() == {
+        "folder", "schema", "scores", "unscored", "health", "confusion", "disagreements",
+    }  # fmt: skip
     for cell in (first, second):
         folder = cell.pop("folder")
         assert cell == json.loads((place / folder / "scores.json").read_text())

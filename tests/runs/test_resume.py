@@ -33,7 +33,7 @@ ANSWERING = {
 }
 SCORING = {
     "before scoring": ("medbench.runner:_score", "before", 1, "kill"),
-    "in the middle of scoring": ("medbench.scoring:_score", "after", 2, "kill"),
+    "in the middle of scoring": ("medbench.task_scores:measure", "after", 2, "kill"),
     "while samples.jsonl is rewritten": ("pathlib:Path.replace", "before", 2, "kill"),
     "after samples.jsonl is rewritten": ("medbench.store:write_json", "before", 2, "kill"),
     "after scores.json": ("medbench.store:write_json", "after", 2, "kill"),

@@ -582,7 +582,7 @@ class TestOpenI:
         assert "is empty" in fails(small).what
 
 
-def test_a_run_without_metrics(
+def test_a_run_keeps_answers_that_this_machine_cannot_score(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medbench: Any
 ) -> None:
     write_r2gen(small)
@@ -597,7 +597,9 @@ def test_a_run_without_metrics(
     )
     assert code == 0, err
     result = json.loads(out)
-    assert result["scores"] == {}
+    told = {*result["scores"], *result["unscored"]}
+    assert told == set(IuXrayReport.metrics)
+    assert "chexbert/labels" in result["unscored"]  # no test has the published weights
     assert result["health"]["rows"] == 2
     folder = Path(result["folder"])
     rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]

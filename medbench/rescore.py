@@ -1,0 +1,142 @@
+"""Scoring runs again, or by further metrics, from the answers in their folders; loads no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from medbench import store
+from medbench.errors import UnavailableError, UserError
+from medbench.metric import Metric, Setting
+from medbench.reporting import Report
+from medbench.restricted import withholding_words
+from medbench.rows import Row
+from medbench.scoring import Score, check_golden, load_metric, measure, to_json, with_scores
+
+
+def find(names: Sequence[str], root: Path) -> list[Path]:
+    """Return the run folders that are meant, in the order given.
+
+    Args:
+        names: run folders, folders that hold some, or keys of runs below `root`.
+        root: folder of the runs.
+
+    Raises:
+        UserError: a name is none of these, or a run has answers left to give.
+    """
+    found = [folder for name in names for folder in _meant(name, root)]
+    for folder in found:
+        if store.read_scores(folder) is None:
+            raise UserError(
+                f"{folder} is not finished",
+                "Some of its samples have no answer, and its score would be of the others.",
+                f"Go on with it: {store.read_run(folder).get('command', 'medbench run ...')}",
+            )
+    return list(dict.fromkeys(found))
+
+
+def rescore(
+    folders: Sequence[Path],
+    metric_names: Sequence[str] = (),
+    *,
+    setting: Setting | None = None,
+    report: Report | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, UserError]]:
+    """Score finished runs with metrics, and write the values beside those that are there.
+
+    Args:
+        folders: of finished runs.
+        metric_names: specs; none for all that each run's task names.
+        setting: where metrics that load something compute.
+        report: where to tell how far it is.
+
+    Returns:
+        The new content of each scores.json, and why a metric could not be computed.
+
+    Raises:
+        UserError: a metric is unknown or fails its own example, or a folder cannot be read.
+    """
+    report = report or Report()
+    setting = replace(setting or Setting(), progress=report.progress)
+    runs = [store.read_run(folder) for folder in folders]
+    asked = [tuple(metric_names or run["metrics"]) for run in runs]
+    metrics = {name: load_metric(name) for names in asked for name in names}
+    failures: dict[str, UserError] = {}
+    for name, metric in metrics.items():
+        report.stage("score", metric.full_name)
+        try:
+            check_golden(metric, setting)
+            if len(folders) > 1 and metric.external:
+                # At once: what keeps its values then loads but once.
+                with _quiet(metric, runs):
+                    measure(metric, _rows_of(folders), setting)
+        except UnavailableError as error:
+            failures[name] = error
+    contents: list[dict[str, Any]] = []
+    for folder, names in zip(folders, asked, strict=True):
+        contents.append(_rescore(folder, {n: metrics[n] for n in names}, failures, setting, report))
+    return contents, failures
+
+
+def _rescore(
+    folder: Path,
+    metrics: dict[str, Metric],
+    failures: dict[str, UserError],
+    setting: Setting,
+    report: Report,
+) -> dict[str, Any]:
+    run = store.read_run(folder)
+    with store.locked(folder, wait=False, what="run", private=run["data"]["restricted"]):
+        rows, before = store.read_rows(folder), store.read_scores(folder)
+        assert before is not None, "`find` has seen to it"
+        fresh: dict[str, Score] = {}
+        unscored = {name: UserError(*lines) for name, lines in before.get("unscored", {}).items()}
+        for name, metric in metrics.items():
+            report.stage("score", f"{metric.full_name} {run['display']['method']}")
+            if name in failures:
+                unscored[metric.full_name] = failures[name]
+                continue
+            with _quiet(metric, [run]):
+                fresh[metric.full_name] = measure(metric, rows, setting)
+            unscored.pop(metric.full_name, None)
+        for name in before["scores"]:
+            unscored.pop(name, None)
+        scored = with_scores(rows, fresh)
+        content = to_json(fresh, scored, unscored)
+        content["scores"] = {**before["scores"], **content["scores"]}
+        return store.finish(folder, scored, content)
+
+
+def _rows_of(folders: Sequence[Path]) -> list[Row]:
+    return [row for folder in folders for row in store.read_rows(folder)]
+
+
+def _quiet(metric: Metric, runs: Sequence[dict[str, Any]]) -> AbstractContextManager[None]:
+    """Keep texts of restricted tasks out of errors."""
+    restricted = any(run["data"]["restricted"] for run in runs)
+    return withholding_words(f"{metric.full_name} failed", restricted=restricted)
+
+
+def _meant(name: str, root: Path) -> list[Path]:
+    folder = Path(name).expanduser()
+    if (folder / store.RUN).is_file():
+        return [folder]
+    below = sorted(path.parent for path in folder.rglob(store.RUN)) if folder.is_dir() else []
+    if not below:
+        below = sorted(path.parent for path in root.glob(f"*/*/*/{name}*/{store.RUN}"))
+        if len(below) > 1:
+            raise UserError(
+                f"'{name}' may be any of {len(below)} runs",
+                f"Among them {below[0]} and {below[1]}.",
+                "Write more of the key, or name the folder.",
+            )
+    if not below:
+        raise UserError(
+            f"no run at '{name}'",
+            f"It is no run's folder, holds none, and is no key of a run in {root}.",
+            "See: medbench list runs",
+        )
+    return below
