@@ -32,8 +32,8 @@ def serve(channel: Any) -> None:
         # Of the terminal's signals only the asking process hears, and ends this one.
         os.setsid()
         threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
-    channel.send((os.getpid(), tuple(sys.version_info[:3])))
-    _find(channel.receive())  # comes if this Python is new enough to read it
+    channel.send(os.getpid())
+    _find(channel.receive())
     loaded: Any = None
     for request, arguments in channel:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from contextlib import suppress
@@ -20,7 +21,7 @@ from medbench.errors import UnavailableError, UserError
 from medbench.scorers import remote
 
 # Loading a model from a slow disk, and importing its packages for the first time.
-START_SECONDS, LOAD_SECONDS = 120.0, 1800.0
+_START_SECONDS, LOAD_SECONDS = 120.0, 1800.0
 _OLDEST = (3, 11)
 # What is not on this machine is not fetched on the way, and tokenizers start no threads of theirs.
 _ENVIRONMENT = {
@@ -70,21 +71,10 @@ class Worker:
             gateway = self._group.makegateway(f"popen//python={_quoted(self.python)}")
             self._channel = gateway.remote_exec(remote)
             self._channel.send((self._log.name, _ENVIRONMENT))
-            self._process, version = self._channel.receive(START_SECONDS)
+            self._process = self._channel.receive(_START_SECONDS)
         except (OSError, EOFError, execnet.HostNotFound, self._timeout()) as error:
             self.close()
-            raise UserError(
-                f"{self.python} does not start",
-                f"{type(error).__name__}: {error}".splitlines()[0],
-                "Name the program, such as /path/to/venv/bin/python.",
-            ) from error
-        if tuple(version[:2]) < _OLDEST:
-            self.close()
-            raise UserError(
-                f"{self.python} is a Python {'.'.join(map(str, version))}",
-                f"medbench's part of the work needs {'.'.join(map(str, _OLDEST))} or newer.",
-                "Make an environment of a newer Python for it.",
-            )
+            raise _no_start(self.python, f"{type(error).__name__}: {error}") from error
         self._channel.send(os.fspath(Path(medbench.__file__).resolve().parent))
 
     def ask(self, request: str, *arguments: Any, seconds: float) -> Any:
@@ -142,7 +132,7 @@ def find_python(python: str) -> str:
     """Return the path of an interpreter, given as a path or as a name to look up.
 
     Raises:
-        UserError: there is no such program.
+        UserError: there is no such program, it is no Python, or it is too old.
     """
     if not python:
         return sys.executable
@@ -153,7 +143,40 @@ def find_python(python: str) -> str:
             "It is no program that can be run.",
             "Name the program, such as /path/to/venv/bin/python.",
         )
-    return os.path.abspath(found)  # noqa: PTH100 (a virtual environment's is a link: not followed)
+    path = os.path.abspath(found)  # noqa: PTH100 (a virtual environment's is a link: not followed)
+    version = _version(path)
+    if version < _OLDEST:
+        raise UserError(
+            f"{path} is a Python {'.'.join(map(str, version))}",
+            f"medbench's part of the work needs {'.'.join(map(str, _OLDEST))} or newer.",
+            "Make an environment of a newer Python for it.",
+        )
+    return path
+
+
+def _version(path: str) -> tuple[int, ...]:
+    """Return the version that an interpreter says it has."""
+    command = [path, "-c", "import sys; print(*sys.version_info[:3])"]
+    try:
+        said = subprocess.run(
+            command,
+            capture_output=True,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_START_SECONDS,
+        )
+        major, minor, micro = map(int, said.stdout.split())
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise _no_start(path, str(error)) from error
+    return major, minor, micro
+
+
+def _no_start(path: str, why: str) -> UserError:
+    return UserError(
+        f"{path} does not start as a Python",
+        why.splitlines()[0],
+        "Name the program, such as /path/to/venv/bin/python.",
+    )
 
 
 def _quoted(path: str) -> str:
