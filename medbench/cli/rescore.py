@@ -27,7 +27,7 @@ def rescore(
 
     \b
     medbench rescore results/runs/iu_xray_report --metric "chexbert/labels,radgraph/combined"
-    medbench rescore 237c4b08954d --metric ratescore --python /path/to/venv312/bin/python
+    medbench rescore 72ddcb116258 --metric ratescore --python /path/to/venv312/bin/python
     """
     names = spec.parse_list(metric) if metric else []
     from medbench.cli.progress import reporting
