@@ -170,7 +170,7 @@ def _unfit(one: Package) -> Finding:
 def _extras(extras: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
     """Yield which extras are complete, and how the others become so."""
     for name, wanted in extras.items():
-        if name in _DEVELOPERS:
+        if name in _DEVELOPERS or _is_bundle(wanted):
             continue
         lacking = [one.asked for one in look_up(wanted) if not one.fits]
         if lacking:
@@ -178,6 +178,13 @@ def _extras(extras: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
             yield Finding(_SECTION, "note", what, f'pip install "medbench[{name}]"')
         else:
             yield Finding(_SECTION, "good", f"medbench[{name}] is complete")
+
+
+def _is_bundle(wanted: Iterable[str]) -> bool:
+    """Say whether an extra asks for nothing but other extras, which are looked at by themselves."""
+    from packaging.requirements import Requirement
+
+    return all(Requirement(text).name == "medbench" for text in wanted)
 
 
 def _version(name: str) -> str | None:

@@ -165,10 +165,12 @@ def _version(path: str) -> tuple[int, ...]:
             stdin=subprocess.DEVNULL,
             timeout=_START_SECONDS,
         )
-        major, minor, micro = map(int, said.stdout.split())
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+    except (OSError, subprocess.SubprocessError) as error:
         raise _no_start(path, str(error)) from error
-    return major, minor, micro
+    numbers = said.stdout.split()
+    if len(numbers) != 3 or not all(map(bytes.isdigit, numbers)):
+        raise _no_start(path, "It does not say which version of Python it is.")
+    return tuple(map(int, numbers))
 
 
 def _no_start(path: str, why: str) -> UserError:

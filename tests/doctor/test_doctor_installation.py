@@ -76,7 +76,9 @@ def test_a_python_out_of_range_is_a_problem(monkeypatch, problems):
 
 
 def test_extras_are_read_from_the_project_and_told_how_to_complete(monkeypatch):
-    extras = {"good": ("pillow",), "lacking": ("pillow", "no-such-one==1.0"), "test": ("nothing",)}
+    lacking = ("pillow", "no-such-one==1.0")
+    extras = {"good": ("pillow",), "lacking": lacking, "test": ("nothing",)}
+    extras |= {"bundle": ("medbench[good,lacking]",)}
     declared = packages.Declared("", (), extras)
     monkeypatch.setattr(packages, "read_declared", lambda: declared)
     good, lacking = list(check_packages())[-2:]
