@@ -188,7 +188,7 @@ def test_a_torch_that_cannot_be_imported_is_a_problem(elsewhere, tmp_path):
     body = 'raise ImportError("libcudnn.so.9: cannot open shared object file")'
     (package / "__init__.py").write_text(body, encoding="utf-8")
     install(tmp_path / "site", "torch", "2.15.0")
-    state, what, do = looked(elsewhere, tmp_path / "site")[0]
+    state, what, do = looked(elsewhere, tmp_path / "site")[-1]
     assert state == "problem"
     assert what.startswith("torch 2.15.0 cannot be imported. ImportError: libcudnn.so.9")
     assert 'pip install --force-reinstall "torch==2.15.0"' in do
