@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,16 +69,21 @@ def rescore(
         report.stage("score", metric.full_name)
         try:
             check_golden(metric, setting)
-            if len(folders) > 1 and metric.external:
-                # At once: what keeps its values then loads but once.
-                with _quiet(metric, runs):
-                    measure(metric, _rows_of(folders), setting)
         except UnavailableError as error:
             failures[name] = error
+            continue
+        if len(folders) > 1 and metric.external:
+            # At once: what keeps its values then loads but once. What fails is told with its run.
+            with suppress(Exception):
+                measure(metric, _rows_of(folders), setting)
     contents: list[dict[str, Any]] = []
+    failed: dict[str, UserError] = {}
     for folder, names in zip(folders, asked, strict=True):
-        contents.append(_rescore(folder, {n: metrics[n] for n in names}, failures, setting, report))
-    return contents, failures
+        wanted = {name: metrics[name] for name in names}
+        content, of_run = _rescore(folder, wanted, failures, setting, report)
+        contents.append(content)
+        failed |= of_run
+    return contents, failures | failed
 
 
 def _rescore(
@@ -87,36 +92,46 @@ def _rescore(
     failures: dict[str, UserError],
     setting: Setting,
     report: Report,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, UserError]]:
+    """Score one run; return the new content of its scores.json, and what failed.
+
+    As at the end of a run, a metric that computes with packages and fails does not lose the others.
+    """
     run = store.read_run(folder)
     with store.locked(folder, wait=False, what="run", private=run["data"]["restricted"]):
         rows, before = store.read_rows(folder), store.read_scores(folder)
         assert before is not None, "`find` has seen to it"
         fresh: dict[str, Score] = {}
+        failed: dict[str, UserError] = {}
         unscored = {name: UserError(*lines) for name, lines in before.get("unscored", {}).items()}
         for name, metric in metrics.items():
             report.stage("score", f"{metric.full_name} {run['display']['method']}")
             if name in failures:
                 unscored[metric.full_name] = failures[name]
                 continue
-            with _quiet(metric, [run]):
-                fresh[metric.full_name] = measure(metric, rows, setting)
-            unscored.pop(metric.full_name, None)
+            try:
+                with _quiet(metric, run):
+                    fresh[metric.full_name] = measure(metric, rows, setting)
+                unscored.pop(metric.full_name, None)
+            except UserError as error:
+                if not metric.external:
+                    raise
+                unscored[metric.full_name] = failed[name] = error
         for name in before["scores"]:
             unscored.pop(name, None)
         scored = with_scores(rows, fresh)
         content = to_json(fresh, scored, unscored)
         content["scores"] = {**before["scores"], **content["scores"]}
-        return store.finish(folder, scored, content)
+        return store.finish(folder, scored, content), failed
 
 
 def _rows_of(folders: Sequence[Path]) -> list[Row]:
     return [row for folder in folders for row in store.read_rows(folder)]
 
 
-def _quiet(metric: Metric, runs: Sequence[dict[str, Any]]) -> AbstractContextManager[None]:
-    """Keep texts of restricted tasks out of errors."""
-    restricted = any(run["data"]["restricted"] for run in runs)
+def _quiet(metric: Metric, run: dict[str, Any]) -> AbstractContextManager[None]:
+    """Keep texts of a restricted task out of errors."""
+    restricted = run["data"]["restricted"]
     return withholding_words(f"{metric.full_name} failed", restricted=restricted)
 
 

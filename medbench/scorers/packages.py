@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from medbench.errors import UnavailableError
 
@@ -32,8 +32,3 @@ def versions(packages: Iterable[str], *, extra: str) -> dict[str, str]:
             f'pip install "medbench[{extra}]"',
         )
     return found
-
-
-def spread(values: Sequence[float]) -> list[float]:
-    """Return numbers of any library as Python's own, which JSON and other processes can take."""
-    return [float(value) for value in values]

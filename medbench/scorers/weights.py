@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from medbench.digests import sha256_of
@@ -75,9 +75,7 @@ def hashes(files: Mapping[str, Path]) -> dict[str, str]:
     return {name: found[path] for name, path in files.items()}
 
 
-def check_filled(
-    what: str, wanted: Iterable[str], given: Iterable[str], *, ignore: Sequence[str] = ()
-) -> None:
+def check_filled(what: str, wanted: Iterable[str], given: Iterable[str]) -> None:
     """Make sure that a checkpoint has a value for every parameter of a model.
 
     Packages that load without asking would score with random weights otherwise.
@@ -85,13 +83,12 @@ def check_filled(
     Args:
         what: the checkpoint, for the message.
         wanted: the model's names; given: the checkpoint's.
-        ignore: names that need no value: buffers that newer libraries compute.
 
     Raises:
         UserError: some are missing.
     """
     have = set(given)
-    missing = [name for name in wanted if name not in have and name not in ignore]
+    missing = [name for name in wanted if name not in have]
     if missing:
         raise UserError(
             f"{what} does not fill its model",

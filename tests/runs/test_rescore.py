@@ -204,12 +204,48 @@ def test_texts_of_restricted_tasks_are_withheld(runs, plugin, medbench):
     run["data"]["restricted"] = True
     (runs[0] / store.RUN).write_text(json.dumps(run))
     code, _, err = medbench("rescore", runs[0], "--metric", "failing")
-    assert code == 2
-    assert err.splitlines()[:2] == [
+    assert code == 1
+    assert err.startswith("not scored: failing: failing failed; Look at the same with a task")
+    assert output not in err
+    assert read(runs[0])[0]["unscored"]["failing"][:2] == [
         "failing failed",
         "ValueError; its words are withheld, since the task is restricted.",
     ]
-    assert output not in err
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_package_that_fails_does_not_lose_the_other_metrics(
+    number, runs, letters, plugin, medbench
+):
+    broken = 'raise UserError("radgraph failed", "KeyError: 0", "Report it.")'
+    text = FAILING.replace("UnavailableError", "UserError")
+    plugin("metrics", "failing", text.replace('raise ValueError(f"cannot read {rows[0]}")', broken))
+    code, _, err = medbench("rescore", *runs[:number], "--metric", "failing,letters")
+    assert (code, err) == (1, "not scored: failing: radgraph failed; Report it.\n")
+    for run in runs[:number]:
+        content, _ = read(run)
+        assert "letters" in content["scores"] and "failing" not in content["scores"]
+        assert content["unscored"] == {"failing": ["radgraph failed", "KeyError: 0", "Report it."]}
+
+
+def test_what_one_run_fails_over_does_not_lose_the_others(runs, plugin, medbench):
+    some = (
+        'if any(row["output"] == "bad" for row in rows):\n'
+        '            raise UserError("a bad text", "", "Take another.")\n'
+        "        return Measured([0.5] * len(rows))"
+    )
+    text = FAILING.replace("UnavailableError", "UserError").replace(
+        "Metric\n", "Measured, Metric\n", 1
+    )
+    plugin("metrics", "failing", text.replace('raise ValueError(f"cannot read {rows[0]}")', some))
+    path = runs[1] / store.SAMPLES
+    rows = store.read_rows(runs[1])
+    next(row for row in rows if row["kind"] == "open")["output"] = "bad"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = medbench("rescore", *runs, "--metric", "failing")
+    assert code == 1
+    done = ["failing" in read(run)[0]["scores"] for run in runs]
+    assert done == [True, False, True]
 
 
 def test_another_python_is_asked_for_nothing_it_need_not_do(runs, letters, medbench):
