@@ -28,6 +28,8 @@ class Row(TypedDict, total=False):
         tokens: ids of the new tokens, the end token included where there was one.
         stop: why it ended: "eos", "stop" (a stop string) or "length".
         seconds: wall time of its batch divided by the batch's samples.
+        peak_bytes: the most memory held while its batch was answered (`medbench.memory`); not
+            there where the system does not tell.
         forwards: tokens that went through the language model in all rows, a prompt as one.
         image: sha256 of the image's pixels as loaded.
         attention: visual attention averaged over layers, heads and answer tokens; sums to the
@@ -47,6 +49,7 @@ class Row(TypedDict, total=False):
     tokens: list[int]
     stop: str
     seconds: float
+    peak_bytes: int
     forwards: int
     image: str
     attention: PatchMap

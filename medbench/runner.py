@@ -20,7 +20,7 @@ from medbench.decoding.context import DecodeContext, DecodeSettings
 from medbench.decoding.loop import decode
 from medbench.decoding.select import resolve
 from medbench.images import ImageEncoder, stacked
-from medbench.memory import explaining_full_memory
+from medbench.memory import explaining_full_memory, forget_peak, peak_bytes
 from medbench.metrics.attention import encode_map, encode_mask
 from medbench.model.llava import Backbone
 from medbench.needs import check_depth
@@ -306,6 +306,7 @@ def _answer(
     following: Sequence[Sample],
     swapped: Mapping[str, Sample],
 ) -> list[Row]:
+    forget_peak(cell.device)
     begin = time.perf_counter()
     images = [encoder(swapped.get(sample.id, sample)) for sample in batch]
     encoder.ahead(swapped.get(sample.id, sample) for sample in following)
@@ -334,10 +335,13 @@ def _answer(
     )
     answers = decode(cell.decoder, prompts, context, settings)
     seconds = (time.perf_counter() - begin) / len(batch)
+    held = peak_bytes(cell.device)
     rows = []
     for sample, image, roi, answer in zip(batch, images, rois, answers, strict=True):
         row = _row(sample, cell.task.ask(sample), answer)
         row |= {"image": image.digest, "seconds": round(seconds, 6)}
+        if held is not None:
+            row["peak_bytes"] = held
         if roi is not None and answer.attention is not None and answer.attention.any():
             grid = backbone.geometry.grid
             row["attention"] = encode_map(answer.attention[-grid[0] * grid[1] :].reshape(grid))

@@ -291,12 +291,13 @@ class Same:
         return folder
 
     def answers(self, folder):
-        """Return the lines of samples.jsonl without their times, which are all that may differ."""
+        """Return the lines of samples.jsonl without what they cost, which alone may differ."""
         lines = (folder / "samples.jsonl").read_bytes().splitlines(keepends=True)
-        return [
-            json.dumps({k: v for k, v in json.loads(line).items() if k != "seconds"}).encode()
-            for line in lines
-        ]
+        return [json.dumps(self.answer(json.loads(line))).encode() for line in lines]
+
+    def answer(self, row):
+        """Return a row without what it cost."""
+        return {key: value for key, value in row.items() if key not in ("seconds", "peak_bytes")}
 
     def run(self, place, other):
         one, two = self.folder(place), self.folder(other)
