@@ -8,7 +8,8 @@ from medbench import store
 
 
 def rows(folder):
-    return [{k: v for k, v in row.items() if k not in ("seconds", "peak_bytes")} for row in store.read_rows(folder)]
+    costs = ("seconds", "peak_bytes")
+    return [{k: v for k, v in row.items() if k not in costs} for row in store.read_rows(folder)]
 
 
 def test_a_limited_run_is_the_beginning_of_the_whole_one_and_says_that_it_is_partial(
