@@ -1,4 +1,4 @@
-"""What was found out about files, remembered between processes: hashes, and which images open.
+"""What was found out about files, remembered between processes: hashes, which images open, numbers.
 
 So 14 GB of weights are hashed once. What is remembered is a convenience: a book that cannot be
 read or written is done without.
@@ -22,6 +22,9 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS files
     (path_sha256 TEXT PRIMARY KEY, size INTEGER, modified INTEGER, inode INTEGER, sha256 TEXT);
 CREATE TABLE IF NOT EXISTS good_images (sha256 TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS contents
+    (path_sha256 TEXT PRIMARY KEY, size INTEGER, modified INTEGER, inode INTEGER,
+    format TEXT, content BLOB);
 """
 
 
@@ -38,17 +41,17 @@ def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
     with _book() as book:
         for path in dict.fromkeys(paths):
             try:
-                state = path.stat()
-                mark = (_hash_name(path), state.st_size, state.st_mtime_ns, state.st_ino)
+                mark = _mark(path)
                 known = _known(book, mark)
                 found[path] = known or _hash(path)
+                age = time.time() - path.stat().st_mtime
             except OSError as error:
                 raise UserError(
                     f"cannot read {path}",
                     f"{error.strerror or error}.",
                     "Check the path and its rights.",
                 ) from error
-            if not known and time.time() - state.st_mtime > SETTLED_SECONDS:
+            if not known and age > SETTLED_SECONDS:
                 fresh.append((*mark, found[path]))
         # Not before: who writes keeps others from writing, and hashing weights takes minutes.
         with suppress(sqlite3.Error):
@@ -68,6 +71,31 @@ def remember_good(contents: Iterable[str]) -> None:
     """Remember that image files of these sha256 open."""
     with _book() as book, suppress(sqlite3.Error):
         book.executemany("INSERT OR IGNORE INTO good_images VALUES (?)", ((c,) for c in contents))
+
+
+def recall(path: Path, form: str) -> bytes | None:
+    """Return what was remembered of a file that is as it was then; None if nothing was.
+
+    Args:
+        path: of the file.
+        form: in which it was remembered.
+    """
+    with _book() as book, suppress(sqlite3.Error, OSError):
+        found = book.execute(
+            "SELECT content FROM contents "
+            "WHERE path_sha256=? AND size=? AND modified=? AND inode=? AND format=?",
+            (*_mark(path), form),
+        ).fetchone()
+        return bytes(found[0]) if found else None
+    return None
+
+
+def remember(path: Path, form: str, content: bytes) -> None:
+    """Remember something of a file as it is now, in place of what was remembered of it."""
+    with _book() as book, suppress(sqlite3.Error, OSError):
+        if time.time() - path.stat().st_mtime > SETTLED_SECONDS:
+            row = (*_mark(path), form, content)
+            book.execute("INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
 def cache_folder() -> Path:
@@ -107,6 +135,12 @@ def _known(book: sqlite3.Connection, mark: tuple[str | int, ...]) -> str | None:
         ).fetchone()
         return str(row[0]) if row else None
     return None
+
+
+def _mark(path: Path) -> tuple[str | int, ...]:
+    """Return what tells a file from what it was before, and from others."""
+    state = path.stat()
+    return (_hash_name(path), state.st_size, state.st_mtime_ns, state.st_ino)
 
 
 def _hash_name(path: Path) -> str:

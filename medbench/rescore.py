@@ -17,27 +17,6 @@ from medbench.rows import Row
 from medbench.scoring import Score, check_golden, load_metric, measure, to_json, with_scores
 
 
-def find(names: Sequence[str], root: Path) -> list[Path]:
-    """Return the run folders that are meant, in the order given.
-
-    Args:
-        names: run folders, folders that hold some, or keys of runs below `root`.
-        root: folder of the runs.
-
-    Raises:
-        UserError: a name is none of these, or a run has answers left to give.
-    """
-    found = [folder for name in names for folder in _meant(name, root)]
-    for folder in found:
-        if store.read_scores(folder) is None:
-            raise UserError(
-                f"{folder} is not finished",
-                "Some of its samples have no answer, and its score would be of the others.",
-                f"Go on with it: {store.read_run(folder).get('command', 'medbench run ...')}",
-            )
-    return list(dict.fromkeys(found))
-
-
 def rescore(
     folders: Sequence[Path],
     metric_names: Sequence[str] = (),
@@ -133,25 +112,3 @@ def _quiet(metric: Metric, run: dict[str, Any]) -> AbstractContextManager[None]:
     """Keep texts of a restricted task out of errors."""
     restricted = run["data"]["restricted"]
     return withholding_words(f"{metric.full_name} failed", restricted=restricted)
-
-
-def _meant(name: str, root: Path) -> list[Path]:
-    folder = Path(name).expanduser()
-    if (folder / store.RUN).is_file():
-        return [folder]
-    below = sorted(path.parent for path in folder.rglob(store.RUN)) if folder.is_dir() else []
-    if not below:
-        below = sorted(path.parent for path in root.glob(f"*/*/*/{name}*/{store.RUN}"))
-        if len(below) > 1:
-            raise UserError(
-                f"'{name}' may be any of {len(below)} runs",
-                f"Among them {below[0]} and {below[1]}.",
-                "Write more of the key, or name the folder.",
-            )
-    if not below:
-        raise UserError(
-            f"no run at '{name}'",
-            f"It is no run's folder, holds none, and is no key of a run in {root}.",
-            "See: medbench list runs",
-        )
-    return below

@@ -197,7 +197,7 @@ def read_scores(folder: Path) -> dict[str, Any] | None:
 
 def find_runs(root: Path | str = "results/runs") -> list[RunRecord]:
     """Return every run folder under `root`, sorted by path; broken ones say why."""
-    return [_record(path.parent) for path in sorted(Path(root).glob(f"*/*/*/*/{RUN}"))]
+    return [read_record(path.parent) for path in sorted(Path(root).glob(f"*/*/*/*/{RUN}"))]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -219,7 +219,8 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _record(folder: Path) -> RunRecord:
+def read_record(folder: Path) -> RunRecord:
+    """Return a run folder as tables and lists see it; a broken one says why."""
     try:
         run = read_run(folder)
         scores = read_scores(folder)

@@ -9,12 +9,13 @@ import hashlib
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from medbench import plugins, spec
+from medbench.differences import differences
 from medbench.errors import UserError
 from medbench.spec import normalise
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 # Without --metric a table shows the two rules that are always told together.
 _HEADLINE = ("paper", "strict")
-# Parts of a run's identity that differ between seeds by themselves.
-_SEEDED = {"seed", "adapter", "answers"}
 _HASH_LENGTH = 8
 # What is no better for being high: no cell of it is the best.
 _WITHOUT_BEST = ("yes_rate",)
@@ -214,13 +213,11 @@ def _task_names(records: Iterable[RunRecord]) -> dict[str, str]:
 
 def _pooled(runs: list[RunRecord]) -> list[tuple[str, list[RunRecord]]]:
     """Return (note, runs) groups that differ by seed only; the note says what else differs."""
-    flat = [dict(_leaves(run.identity)) for run in runs]
-    paths = sorted({path for leaves in flat for path in leaves})
-    differing = [path for path in paths if len({str(leaves.get(path)) for leaves in flat}) > 1]
+    facts = differences([run.identity for run in runs])
     groups: dict[str, list[RunRecord]] = defaultdict(list)
-    for run, leaves in zip(runs, flat, strict=True):
-        facts = (f"{path}={_brief(leaves.get(path))}" for path in differing)
-        groups[", ".join(facts)].append(run)
+    for at, run in enumerate(runs):
+        note = ", ".join(f"{path}={values[at]}" for path, values in sorted(facts.items()))
+        groups[note].append(run)
     return [pair for note, same in groups.items() for pair in _once_a_seed(note, same)]
 
 
@@ -229,21 +226,6 @@ def _once_a_seed(note: str, runs: list[RunRecord]) -> list[tuple[str, list[RunRe
     if len({run.seed for run in runs}) == len(runs):
         return [(note, runs)]
     return [(", ".join(filter(None, (note, run.key))), [run]) for run in runs]
-
-
-def _leaves(identity: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in identity.items():
-        if not above and key in _SEEDED:
-            continue
-        if isinstance(value, Mapping):
-            yield from _leaves(cast("Mapping[str, Any]", value), f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
-
-
-def _brief(value: object) -> str:
-    text = str(value)
-    return text[:_HASH_LENGTH] if len(text) == 64 else text  # a sha256
 
 
 def _cell(runs: list[RunRecord], metric: str) -> Cell:

@@ -30,10 +30,11 @@ def rescore(
     medbench rescore 72ddcb116258 --metric ratescore --python /path/to/venv312/bin/python
     """
     names = spec.parse_list(metric) if metric else []
+    from medbench.choose import find
     from medbench.cli.progress import reporting
     from medbench.cli.scores import as_lines, unscored_lines
     from medbench.metric import Setting
-    from medbench.rescore import find, rescore
+    from medbench.rescore import rescore
     from medbench.scorers.worker import find_python
     from medbench.scoring import load_metric
 

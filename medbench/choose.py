@@ -1,0 +1,146 @@
+"""Which runs are meant: by folder, by key, or by the method that made them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medbench import canonical, store
+from medbench.differences import differences
+from medbench.errors import UserError
+from medbench.store import RunRecord
+
+_FINISHED = ("complete", "partial")
+
+
+@dataclass(frozen=True)
+class Side:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        name: what to call them.
+        runs: sorted by seed, one a seed.
+    """
+
+    name: str
+    runs: tuple[RunRecord, ...]
+
+
+def find(names: Sequence[str], root: Path) -> list[Path]:
+    """Return the run folders that are meant, in the order given.
+
+    Args:
+        names: run folders, folders that hold some, or keys of runs below `root`.
+        root: folder of the runs.
+
+    Raises:
+        UserError: a name is none of these, or a run has answers left to give.
+    """
+    found = [folder for name in names for folder in _meant(name, root)]
+    for folder in found:
+        if store.read_scores(folder) is None:
+            raise _unfinished(folder)
+    return list(dict.fromkeys(found))
+
+
+def side(word: str, root: Path, records: Iterable[RunRecord] | None = None) -> Side:
+    """Return the runs that a word names, which differ by their seeds only.
+
+    Args:
+        word: a run's folder, a folder that holds some, a key, or a method or chain.
+        root: folder of the runs, for keys and methods.
+        records: where a method is looked for; all runs below `root` by default.
+
+    Raises:
+        UserError: there are no such runs, none is finished, or they are not of one kind.
+    """
+    folder = Path(word).expanduser()
+    if (folder / store.RUN).is_file() or folder.is_dir():
+        named = [store.read_record(path) for path in find([word], root)]
+    else:
+        every = list(store.find_runs(root) if records is None else records)
+        named = _of_method(word, every) or [one for one in every if one.key.startswith(word)]
+        if not named:
+            _meant(word, root)  # says what a word may be
+    finished = [one for one in named if one.state in _FINISHED]
+    if not finished:
+        raise _unfinished(named[0].folder)
+    return Side(_name(word, finished), _one_kind(word, finished))
+
+
+def _of_method(word: str, records: Sequence[RunRecord]) -> list[RunRecord]:
+    try:
+        return [
+            one
+            for one in records
+            if one.method
+            and canonical.method(one.method, one.task) == canonical.method(word, one.task)
+        ]
+    except UserError:  # no spec: a key, or a path that is not there
+        return []
+
+
+def _name(word: str, runs: Sequence[RunRecord]) -> str:
+    methods = {one.method for one in runs}
+    return methods.pop() if len(methods) == 1 else word
+
+
+def _one_kind(word: str, runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
+    """Return runs sorted by seed.
+
+    Raises:
+        UserError: they differ in more than the seed, or two have the same seed.
+    """
+    facts = differences([one.identity for one in runs])
+    if facts:
+        shown = "; ".join(
+            f"{path}: {' or '.join(dict.fromkeys(values))}" for path, values in facts.items()
+        )
+        raise UserError(
+            f"'{word}' names runs of several kinds",
+            f"They differ in {shown}.",
+            "Narrow them by --task, --backbone or --preset, or name folders.",
+        )
+    seeds: dict[int, list[RunRecord]] = defaultdict(list)
+    for one in runs:
+        seeds[one.seed].append(one)
+    double = next((same for same in seeds.values() if len(same) > 1), None)
+    if double:
+        raise UserError(
+            f"'{word}' names two runs of seed {double[0].seed}",
+            f"They are {double[0].folder} and {double[1].folder}.",
+            "Name the folder that is meant.",
+        )
+    return tuple(sorted(runs, key=lambda one: one.seed))
+
+
+def _unfinished(folder: Path) -> UserError:
+    return UserError(
+        f"{folder} is not finished",
+        "Some of its samples have no answer, and its score would be of the others.",
+        f"Go on with it: {store.read_run(folder).get('command', 'medbench run ...')}",
+    )
+
+
+def _meant(name: str, root: Path) -> list[Path]:
+    folder = Path(name).expanduser()
+    if (folder / store.RUN).is_file():
+        return [folder]
+    below = sorted(path.parent for path in folder.rglob(store.RUN)) if folder.is_dir() else []
+    if not below:
+        below = sorted(path.parent for path in root.glob(f"*/*/*/{name}*/{store.RUN}"))
+        if len(below) > 1:
+            raise UserError(
+                f"'{name}' may be any of {len(below)} runs",
+                f"Among them {below[0]} and {below[1]}.",
+                "Write more of the key, or name the folder.",
+            )
+    if not below:
+        raise UserError(
+            f"no run at '{name}'",
+            f"It is no run's folder, holds none, and is no key of a run in {root}.",
+            "See: medbench list runs",
+        )
+    return below

@@ -1,0 +1,40 @@
+"""What differs between the identities of runs beside their seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+# Parts of a run's identity that differ between seeds by themselves.
+SEEDED = ("seed", "adapter", "answers")
+_HASH, _SHOWN = 64, 8
+
+
+def differences(identities: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the parts in which identities differ: path -> their values, in the order given.
+
+    Args:
+        identities: of runs (`run.json`); seeds and what follows from them are passed over.
+    """
+    if all(identity == identities[0] for identity in identities):
+        return {}
+    flat = [dict(_leaves(identity)) for identity in identities]
+    paths = dict.fromkeys(path for leaves in flat for path in leaves)
+    told = {path: [brief(leaves.get(path)) for leaves in flat] for path in paths}
+    return {path: values for path, values in told.items() if len(set(values)) > 1}
+
+
+def brief(value: object) -> str:
+    """Return a value as messages show it: hashes short."""
+    text = str(value)
+    return text[:_SHOWN] if len(text) == _HASH else text
+
+
+def _leaves(identity: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in identity.items():
+        if not above and key in SEEDED:
+            continue
+        if isinstance(value, Mapping):
+            yield from _leaves(cast("Mapping[str, Any]", value), f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
