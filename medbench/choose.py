@@ -62,10 +62,11 @@ def side(word: str, root: Path, records: Iterable[RunRecord] | None = None) -> S
     else:
         every = list(store.find_runs(root) if records is None else records)
         named = _of_method(word, every) or [one for one in every if one.key.startswith(word)]
-        if not named:
-            _meant(word, root)  # says what a word may be
+        # Says what a word may be, where it is none of that, and which file is broken.
+        named = named or [store.read_record(path) for path in _meant(word, root)]
     finished = [one for one in named if one.state in _FINISHED]
     if not finished:
+        store.read_run(named[0].folder)  # says what is broken, if something is
         raise _unfinished(named[0].folder)
     return Side(_name(word, finished), _one_kind(word, finished))
 

@@ -16,9 +16,12 @@ def differences(identities: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]
     Args:
         identities: of runs (`run.json`); seeds and what follows from them are passed over.
     """
-    if all(identity == identities[0] for identity in identities):
+    if not identities:
         return {}
-    flat = [dict(_leaves(identity)) for identity in identities]
+    kept = [{k: v for k, v in identity.items() if k not in SEEDED} for identity in identities]
+    if all(identity == kept[0] for identity in kept):
+        return {}
+    flat = [dict(_leaves(identity)) for identity in kept]
     paths = dict.fromkeys(path for leaves in flat for path in leaves)
     told = {path: [brief(leaves.get(path)) for leaves in flat] for path in paths}
     return {path: values for path, values in told.items() if len(set(values)) > 1}
@@ -32,8 +35,6 @@ def brief(value: object) -> str:
 
 def _leaves(identity: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in identity.items():
-        if not above and key in SEEDED:
-            continue
         if isinstance(value, Mapping):
             yield from _leaves(cast("Mapping[str, Any]", value), f"{above}{key}.")
         else:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -73,29 +73,36 @@ def remember_good(contents: Iterable[str]) -> None:
         book.executemany("INSERT OR IGNORE INTO good_images VALUES (?)", ((c,) for c in contents))
 
 
-def recall(path: Path, form: str) -> bytes | None:
-    """Return what was remembered of a file that is as it was then; None if nothing was.
+def recall(paths: Iterable[Path], form: str) -> dict[Path, bytes]:
+    """Return what was remembered of those files that are as they were then.
 
     Args:
-        path: of the file.
+        paths: of files.
         form: in which it was remembered.
     """
-    with _book() as book, suppress(sqlite3.Error, OSError):
-        found = book.execute(
-            "SELECT content FROM contents "
-            "WHERE path_sha256=? AND size=? AND modified=? AND inode=? AND format=?",
-            (*_mark(path), form),
-        ).fetchone()
-        return bytes(found[0]) if found else None
-    return None
+    found: dict[Path, bytes] = {}
+    wanted = (
+        "SELECT content FROM contents "
+        "WHERE path_sha256=? AND size=? AND modified=? AND inode=? AND format=?"
+    )
+    with _book() as book, suppress(sqlite3.Error):
+        for path in paths:
+            with suppress(OSError):
+                row = book.execute(wanted, (*_mark(path), form)).fetchone()
+                if row:
+                    found[path] = row[0]
+    return found
 
 
-def remember(path: Path, form: str, content: bytes) -> None:
-    """Remember something of a file as it is now, in place of what was remembered of it."""
-    with _book() as book, suppress(sqlite3.Error, OSError):
-        if time.time() - path.stat().st_mtime > SETTLED_SECONDS:
-            row = (*_mark(path), form, content)
-            book.execute("INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?, ?, ?)", row)
+def remember(contents: Mapping[Path, bytes], form: str) -> None:
+    """Remember something of files as they are now, in place of what was remembered of them."""
+    with _book() as book, suppress(sqlite3.Error):
+        for path, content in contents.items():
+            with suppress(OSError):
+                mark = _mark(path)
+                if time.time() - path.stat().st_mtime > SETTLED_SECONDS:
+                    row = (*mark, form, content)
+                    book.execute("INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
 def cache_folder() -> Path:

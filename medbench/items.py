@@ -20,6 +20,8 @@ from medbench.rows import Row
 
 # Raise when what is remembered changes.
 _FORMAT = "items 1"
+# Scores and values are stored with all their digits.
+_SAME = 1e-6
 _COSTS = ("seconds", "forwards", "peak_bytes")
 
 
@@ -51,12 +53,12 @@ def read_items(folder: Path, *, restricted: bool = False) -> Items:
         UserError: a line is broken.
     """
     path = folder / store.SAMPLES
-    known = None if restricted else digests.recall(path, _FORMAT)
-    if known is not None:
-        return _unpack(known)
+    known = {} if restricted else digests.recall([path], _FORMAT)
+    if path in known:
+        return _unpack(known[path])
     items = of_rows(store.read_rows(folder))
     if not restricted:
-        digests.remember(path, _FORMAT, _pack(items))
+        digests.remember({path: _pack(items)}, _FORMAT)
     return items
 
 
@@ -73,6 +75,11 @@ def of_rows(rows: Sequence[Row]) -> Items:
         },
         costs=costs,
     )
+
+
+def is_mean(values: Sequence[float] | np.ndarray, score: float) -> bool:
+    """Say whether a run's score is the mean of its samples' values, as that of most metrics is."""
+    return bool(abs(float(np.mean(values)) - score) < _SAME)
 
 
 def hashed(names: Iterable[str]) -> np.ndarray:

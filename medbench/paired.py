@@ -90,12 +90,17 @@ class Images:
 
         Whole images are drawn; the mean is over all the questions drawn.
         """
-        sums = np.stack([self.sums(values), np.bincount(self.of, minlength=self.count)], axis=1)
-        means = np.empty(self._resamples)
-        for start in range(0, self._resamples, _DRAWS_AT_ONCE):
-            totals = self.drawn[start : start + _DRAWS_AT_ONCE] @ sums
-            means[start : start + len(totals)] = totals[:, 0] / totals[:, 1]
-        return means
+        return self._totals(self.sums(values)) / self._sizes
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
+        return self._totals(self.sums(np.ones(len(self.of))))
+
+    def _totals(self, sums: np.ndarray) -> np.ndarray:
+        """Return the sum over each resample [resamples], for the sum of each image [images]."""
+        # Numpy multiplies floats only: a block of whole numbers at a time is made into some.
+        starts = range(0, self._resamples, _DRAWS_AT_ONCE)
+        return np.concatenate([self.drawn[at : at + _DRAWS_AT_ONCE] @ sums for at in starts])
 
 
 def compare(first: np.ndarray, second: np.ndarray, images: Images) -> Paired:
@@ -105,8 +110,14 @@ def compare(first: np.ndarray, second: np.ndarray, images: Images) -> Paired:
         first, second: float64 [seeds, questions], in the same order of questions; the numbers of
             seeds may differ.
         images: of the questions.
+
+    Raises:
+        ValueError: there is no question, or a value is NaN.
     """
     differences = second.mean(axis=0) - first.mean(axis=0)
+    # NaN is on neither side of zero, and would come out as a tiny p.
+    if not differences.size or np.isnan(differences).any():
+        raise ValueError("values to compare must be there, and numbers")
     differences[np.abs(differences) < _ZERO] = 0.0
     judged = _is_judged(first) and _is_judged(second)
     test = "mcnemar" if judged else "bootstrap"
@@ -148,20 +159,16 @@ def flip_signs(differences: np.ndarray) -> float:
     sizes = np.abs(differences[differences != 0])
     if not sizes.size:
         return 1.0
-    sizes = sizes // np.gcd.reduce(sizes)
-    reach = int(sizes.sum())
-    chance = np.zeros(2 * reach + 1)  # of a sum of -reach .. reach
-    chance[reach] = 1.0
+    unit = np.gcd.reduce(sizes)
+    sizes = sizes // unit
+    reach, far = int(sizes.sum()), abs(int(differences.sum())) // int(unit)
+    chance = np.zeros(reach + 1)  # that the images with a plus make up 0 .. reach
+    chance[0] = 1.0
     for size in sizes:
-        moved = np.zeros_like(chance)
-        moved[size:] += chance[:-size]
-        moved[:-size] += chance[size:]
-        chance = moved / 2
-    unit = int(np.gcd.reduce(np.abs(differences)))
-    far = abs(int(differences.sum())) // unit
-    if far == 0:
-        return 1.0
-    return float(min(1.0, chance[: reach - far + 1].sum() + chance[reach + far :].sum()))
+        chance[size:] += chance[:-size]
+        chance /= 2
+    # Their part less the others' is far from zero on either side alike.
+    return float(min(1.0, 2 * chance[: (reach - far) // 2 + 1].sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -170,12 +177,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     All null hypotheses with a corrected p of at most 0.05 can be rejected together with a chance
     of at most 5 % of a single wrong one.
     """
-    if not p_values:
-        return []
-    # A second of imports, which only those who test pay.
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+    found = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(found)
+    # The smallest times all, the next times all but one; none below one that came before it.
+    steps = np.maximum.accumulate(found[order] * np.arange(found.size, 0, -1))
+    corrected = np.empty_like(found)
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected.tolist()
 
 
 def _is_judged(values: np.ndarray) -> bool:

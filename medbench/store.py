@@ -39,7 +39,8 @@ class RunRecord:
         scores: metric -> value, low, high, n, groups, notes.
         edition, note: which copy of the data was read, "" for the official one, and what a reader
             must know of it.
-        health: counts over the answers; versions of task and data as in run.json's identity.
+        health: counts over the answers; identity, command, versions, hardware: as in run.json.
+        restricted: whether the task's data may not be shown around.
     """
 
     folder: Path
@@ -59,6 +60,10 @@ class RunRecord:
     note: str = ""
     health: dict[str, Any] = field(default_factory=dict[str, Any])
     identity: dict[str, Any] = field(default_factory=dict[str, Any])
+    command: str = ""
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+    hardware: dict[str, Any] = field(default_factory=dict[str, Any])
+    restricted: bool = False
     why: str = ""
 
 
@@ -197,7 +202,9 @@ def read_scores(folder: Path) -> dict[str, Any] | None:
 
 def find_runs(root: Path | str = "results/runs") -> list[RunRecord]:
     """Return every run folder under `root`, sorted by path; broken ones say why."""
-    return [read_record(path.parent) for path in sorted(Path(root).glob(f"*/*/*/*/{RUN}"))]
+    from medbench.run_index import records
+
+    return records([path.parent for path in sorted(Path(root).glob(f"*/*/*/*/{RUN}"))])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -243,6 +250,10 @@ def read_record(folder: Path) -> RunRecord:
             scores=scores["scores"] if scores else {},
             health=scores["health"] if scores else {},
             identity=run["identity"],
+            command=run.get("command", ""),
+            versions=run.get("versions", {}),
+            hardware=run.get("hardware", {}),
+            restricted=run["data"].get("restricted", False),
             edition="" if edition == "official" else edition,
             note=run["data"]["note"],
         )

@@ -56,3 +56,14 @@ def test_the_metrics_benchmark_prints_a_row_for_each_metric():
     rows = printed("metrics.py", words)
     assert {len(row) for row in rows} == {6}
     assert [row[0].removeprefix("| ") for row in rows[1:]] == metrics
+
+
+def test_the_simulation_prints_a_row_for_each_correlation():
+    words = ["--simulations", "3", "--resamples", "200"]
+    for case in ("few images", "SLAKE open"):
+        rows = printed("intervals.py", [*words, "--case", case])
+        names = [tuple(cell.removeprefix("| ") for cell in row[:2]) for row in rows]
+        shown = [(case, correlation) for correlation in ("none", "moderate", "strong")]
+        assert names == [("case", "correlation"), *shown] * 6
+        # Every rate has its error.
+        assert all(cell.count(" ± ") == 1 for row in rows[5:8] for cell in row[2:])

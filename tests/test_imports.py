@@ -15,7 +15,10 @@ import medbench
 from medbench import plugins
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = {"torch", "numpy", "transformers", "peft", "accelerate", "pandas", "PIL", "matplotlib"}
+HEAVY = {
+    "torch", "numpy", "transformers", "peft", "accelerate", "pandas", "PIL", "matplotlib", "scipy",
+    "statsmodels",
+}  # fmt: skip
 # Of CPU time; and where a busy machine makes all slower, in starts of Python with click.
 SECONDS, STARTS = 0.3, 5
 TRIES = 5
@@ -25,6 +28,8 @@ COMMANDS = {
     "list": 0,
     "list runs": 0,
     "table": 2,
+    "table 1 --with paper": 0,
+    "table 1x": 2,
     **{f"show {plugin.name}": 0 for kind in plugins.FOLDERS for plugin in plugins.find(kind)},
     "lst": 2,
     "show vdc": 2,
@@ -120,4 +125,4 @@ def test_the_wheel_holds_every_package():
         for path in (ROOT / "medbench").rglob("*.py")
         if "__pycache__" not in path.parts
     }
-    assert listed == there | {"medbench.methods", "medbench.tasks"}
+    assert listed == there | {"medbench.methods", "medbench.results", "medbench.tasks"}

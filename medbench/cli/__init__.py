@@ -28,6 +28,9 @@ VERBS = {
         "Score answers that another program wrote.",
     ),
     "table": ("medbench.cli.table:table", "Print the runs found as methods x tasks."),
+    "compare": ("medbench.cli.compare:compare", "Compare two methods question by question."),
+    "check": ("medbench.cli.check:check", "Say whether runs are worse than a baseline."),
+    "plot": ("medbench.cli.plot:plot", "Draw figures: ablations, attention, cost."),
     "data": ("medbench.cli.data:data", "Check and describe a download; unpack its archives."),
     "labels": (
         "medbench.cli.labels:labels",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from medbench import plugins
 from medbench.errors import UserError
 from medbench.plugins import FOLDERS, Plugin
+
+if TYPE_CHECKING:
+    from medbench.store import RunRecord
 
 _KINDS = [*FOLDERS.values(), "runs"]
 
@@ -35,7 +37,7 @@ def list_(kind: str | None, as_json: bool, out: Path) -> None:
     Nothing that is listed is run: descriptions are read from the source.
     """
     wanted = _KINDS if kind is None else [_plural(kind)]
-    found = {
+    found: dict[str, list[Any]] = {
         folder: [_plugin_facts(plugin) for plugin in plugins.find(one)]
         for one, folder in FOLDERS.items()
         if folder in wanted
@@ -44,7 +46,8 @@ def list_(kind: str | None, as_json: bool, out: Path) -> None:
     if "runs" in wanted and (kind is not None or out.is_dir()):
         found["runs"] = _runs(out)
     if as_json:
-        click.echo(json.dumps(found, indent=1, ensure_ascii=False, default=str))
+        # A record is its fields; all else is there as it is printed.
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False, default=_as_json))
         return
     for position, (heading, entries) in enumerate(found.items()):
         if position:
@@ -89,33 +92,36 @@ def _plugin_columns(facts: dict[str, Any]) -> list[str]:
     return [facts["name"], facts["role"], " ".join([facts["summary"], *notes])]
 
 
-def _runs(out: Path) -> list[dict[str, Any]]:
+def _runs(out: Path) -> list[RunRecord]:
     from medbench.store import find_runs
 
-    return [asdict(record) for record in find_runs(out)]
+    return find_runs(out)
 
 
-def _run_columns(record: dict[str, Any]) -> list[str]:
-    if record["state"] == "broken":
-        return ["", "broken", *[""] * 6, f"{plugins.shown(record['folder'])}: {record['why']}"]
+def _as_json(value: object) -> object:
+    return str(value) if isinstance(value, Path) else vars(value)
+
+
+def _run_columns(record: RunRecord) -> list[str]:
+    if record.state == "broken":
+        return ["", "broken", *[""] * 6, f"{plugins.shown(record.folder)}: {record.why}"]
     scores = [
         f"{name} {100 * score['value']:.2f}"
-        for name, score in record["scores"].items()
+        for name, score in record.scores.items()
         if score["value"] is not None
     ]
-    state = record["state"]
+    state = record.state
     if state == "unfinished":
-        state += f" {record['done']}/{record['total']}"
-    limit = "" if record["limit"] is None else f"limit {record['limit']}"
+        state += f" {record.done}/{record.total}"
     return [
-        record["key"],
+        record.key,
         state,
-        record["task"],
-        record["backbone"],
-        record["method"],
-        f"seed {record['seed']}",
-        record["preset"],
-        limit,
+        record.task,
+        record.backbone,
+        record.method,
+        f"seed {record.seed}",
+        record.preset,
+        "" if record.limit is None else f"limit {record.limit}",
         ", ".join(scores),
     ]
 

@@ -1,23 +1,21 @@
-"""Tables: runs as methods x tasks, what belongs together beside each other and nothing else.
-
-`collect` reads the runs, `arrange` puts them into tables; `medbench.table_text` writes those down.
-"""
+"""The runs found as methods x tasks: what belongs together beside each other, nothing else."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medbench import plugins, spec
+from medbench import canonical, plugins, spec
 from medbench.differences import differences
 from medbench.errors import UserError
 from medbench.spec import normalise
+from medbench.tables.cells import pool
+from medbench.tables.model import Column, Place, Row, Table
 
 if TYPE_CHECKING:
     from medbench.store import RunRecord
@@ -25,86 +23,6 @@ if TYPE_CHECKING:
 # Without --metric a table shows the two rules that are always told together.
 _HEADLINE = ("paper", "strict")
 _HASH_LENGTH = 8
-# What is no better for being high: no cell of it is the best.
-_WITHOUT_BEST = ("yes_rate",)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One metric of one task; runs over different samples are in different columns.
-
-    Attributes:
-        task: spec of the task.
-        version: of the task.
-        identity: hash of the task's parameters and samples.
-        limit: how many samples were asked for; None for all.
-        missing_images: samples left out for want of an image.
-        metric: full name.
-        edition, about: which copy of the data, if not the official one, and what to know of it.
-    """
-
-    task: str
-    version: int
-    identity: str
-    limit: int | None
-    missing_images: int
-    metric: str
-    edition: str = ""
-    about: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method on one backbone; `note` tells rows of the same names apart."""
-
-    backbone: str
-    method: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A score as a fraction.
-
-    Attributes:
-        value: the mean over the seeds.
-        low, high: 95 % interval over the images, of one run; averaged over the seeds.
-        n: answers in the denominator; groups: images they are about.
-        spread: standard deviation between the seeds; None for one seed.
-        seeds: those that the value is the mean of; keys: of their runs.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-    groups: int
-    spread: float | None
-    seeds: tuple[int, ...]
-    keys: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells that may be compared: one preset, and either whole runs or partial ones."""
-
-    preset: str
-    partial: bool
-    rows: tuple[Row, ...]
-    columns: tuple[Column, ...]
-    cells: Mapping[tuple[Row, Column], Cell]
-
-    def best(self, row: Row, column: Column) -> bool:
-        """Say whether a cell is the highest of its backbone and column, and others are lower."""
-        if column.metric in _WITHOUT_BEST:
-            return False
-        rivals = [
-            cell.value
-            for other in self.rows
-            if other.backbone == row.backbone and (cell := self.cells.get((other, column)))
-        ]
-        cell = self.cells.get((row, column))
-        return cell is not None and cell.value == max(rivals) > min(rivals)
 
 
 def collect(
@@ -163,51 +81,94 @@ def arrange(records: Iterable[RunRecord], metrics: Sequence[str] = ()) -> list[T
     ]
 
 
-def _table(preset: str, partial: bool, records: list[RunRecord], metrics: Sequence[str]) -> Table:
-    names = _task_names(records)
-    runs: dict[tuple[Row, Column], list[RunRecord]] = defaultdict(list)
-    for record in records:
-        task = record.identity["task"]
-        identity = _task_hash(task)
-        for metric in _shown(record, metrics):
-            column = Column(
-                names[identity],
-                task["version"],
-                identity,
-                record.limit,
-                record.missing_images,
-                metric,
-                record.edition,
-                record.note,
+def referring(tables: Sequence[Table], reference: str) -> list[Table]:
+    """Return tables whose rows are compared with those of one method on the same backbone.
+
+    Args:
+        tables: without references.
+        reference: spec of the method.
+
+    Raises:
+        UserError: no table has that method, or one has two rows of it on one backbone.
+    """
+    found = [replace(table, references=_references(table, reference)) for table in tables]
+    if tables and not any(table.references for table in found):
+        names = sorted({row.method for table in tables for row in table.rows})
+        raise UserError(
+            f"no runs of method '{reference}' to compare with",
+            plugins.close(reference, names),
+            f"There are runs of: {', '.join(names)}.",
+        )
+    return found
+
+
+def _references(table: Table, reference: str) -> dict[Row, Row]:
+    wanted = canonical.method(reference)
+    by_backbone: dict[str, Row] = {}
+    for row in table.rows:
+        if canonical.method(row.method) != wanted:
+            continue
+        if row.backbone in by_backbone:
+            raise UserError(
+                f"there are several kinds of runs of '{reference}' with {row.backbone}",
+                f"They differ in {by_backbone[row.backbone].note} and {row.note}.",
+                "Narrow them by --task or --preset, or move those that are not meant.",
             )
-            runs[Row(record.backbone, record.method), column].append(record)
-    cells = {
-        (Row(row.backbone, row.method, note), column): _cell(pooled, column.metric)
-        for (row, column), same in runs.items()
-        for note, pooled in _pooled(same)
+        by_backbone[row.backbone] = row
+    return {
+        row: by_backbone[row.backbone]
+        for row in table.rows
+        if row.backbone in by_backbone and by_backbone[row.backbone] != row
     }
+
+
+def _table(preset: str, partial: bool, records: list[RunRecord], metrics: Sequence[str]) -> Table:
+    hashes = {one.folder: task_hash(one.identity["task"]) for one in records}
+    names = _task_names(records, hashes)
+    same: dict[tuple[Row, Column], list[RunRecord]] = defaultdict(list)
+    for record in records:
+        identity = hashes[record.folder]
+        column = Column(
+            names[identity],
+            record.identity["task"]["version"],
+            identity,
+            record.limit,
+            record.missing_images,
+            "",
+            record.edition,
+            record.note,
+        )
+        same[Row(record.backbone, record.method), column].append(record)
+    runs: dict[Place, list[RunRecord]] = defaultdict(list)
+    for (row, column), several in same.items():
+        for note, pooled in _pooled(several):
+            for record in pooled:
+                for metric in _shown(record, metrics):
+                    place = replace(row, note=note), replace(column, metric=metric)
+                    runs[place].append(record)
     order = {column: position for position, (_, column) in enumerate(runs)}
     return Table(
         preset,
         partial,
-        tuple(sorted({row for row, _ in cells}, key=lambda r: (r.backbone, r.method, r.note))),
+        tuple(sorted({row for row, _ in runs}, key=lambda r: (r.backbone, r.method, r.note))),
         tuple(sorted(order, key=lambda c: (c.task, c.version, c.identity, c.limit or 0, order[c]))),
-        cells,
+        {place: pool(pooled, place[1].metric) for place, pooled in runs.items()},
+        runs,
     )
 
 
-def _task_hash(task: Mapping[str, Any]) -> str:
+def task_hash(task: Mapping[str, Any]) -> str:
     """Hash what makes scores of a task comparable: all but the text of its file."""
     kept = {key: value for key, value in task.items() if key != "source"}
     text = json.dumps(kept, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
 
 
-def _task_names(records: Iterable[RunRecord]) -> dict[str, str]:
+def _task_names(records: Iterable[RunRecord], hashes: Mapping[Path, str]) -> dict[str, str]:
     """Return the shortest spec of each task, since defaults may be written or not."""
     names: dict[str, set[str]] = defaultdict(set)
     for record in records:
-        names[_task_hash(record.identity["task"])].add(record.task)
+        names[hashes[record.folder]].add(record.task)
     return {key: min(written, key=lambda name: (len(name), name)) for key, written in names.items()}
 
 
@@ -226,26 +187,6 @@ def _once_a_seed(note: str, runs: list[RunRecord]) -> list[tuple[str, list[RunRe
     if len({run.seed for run in runs}) == len(runs):
         return [(note, runs)]
     return [(", ".join(filter(None, (note, run.key))), [run]) for run in runs]
-
-
-def _cell(runs: list[RunRecord], metric: str) -> Cell:
-    runs = sorted(runs, key=lambda run: run.seed)
-    scores = [run.scores[metric] for run in runs]
-    values = [score["value"] for score in scores]
-    bounds: list[float | None] = []
-    for end in ("low", "high"):
-        given = [score[end] for score in scores if score[end] is not None]
-        bounds.append(statistics.fmean(given) if len(given) == len(scores) else None)
-    return Cell(
-        value=statistics.fmean(values),
-        low=bounds[0],
-        high=bounds[1],
-        n=scores[0]["n"],
-        groups=scores[0]["groups"],
-        spread=statistics.stdev(values) if len(values) > 1 else None,
-        seeds=tuple(run.seed for run in runs),
-        keys=tuple(run.key for run in runs),
-    )
 
 
 def _shown(record: RunRecord, metrics: Sequence[str]) -> list[str]:

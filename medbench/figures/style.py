@@ -1,0 +1,144 @@
+"""What all figures share: colours that colour-blind readers tell apart, sizes, and saving.
+
+Colour is never the only cue: whatever has a colour of its own has a marker, a line style or a hatch
+of its own as well, and so is told apart in grey print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from medbench.atomic import write_atomically
+from medbench.errors import UserError
+from medbench.extras import importing
+
+# Okabe and Ito's colours, those first that are dark enough for lines on white.
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
+)  # fmt: skip
+INK, GREY, PALE = "#000000", "#555555", "#E2E2E2"
+HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "ooo", "---")
+# Inches: a column of a two-column page, and the page.
+COLUMN, PAGE = 3.35, 6.9
+TEXT, SMALL, TINY = 7.5, 6.5, 5.8
+# How much of its colour a pale bar has.
+_TINT = 0.22
+ENDINGS = (".svg", ".png", ".pdf")
+
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that pictures are alike everywhere
+    "font.size": TEXT,
+    "axes.titlesize": TEXT,
+    "axes.labelsize": TEXT,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "figure.dpi": 100,
+    "savefig.dpi": 300,
+    # Text stays text: it can be searched, read aloud, and edited before print.
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    # Names of parts of an SVG are otherwise drawn at random.
+    "svg.hashsalt": "medbench",
+}
+# What would make two pictures of the same numbers differ.
+_METADATA: dict[str, dict[str, Any]] = {
+    ".svg": {"Date": None, "Creator": None},
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file that could not be written, before anything is read or drawn.
+
+    Raises:
+        UserError: its ending is unknown, or its folder is not there.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"cannot draw to {path}", "", f"Name it {', '.join(ENDINGS)}.")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"no folder {path.parent}", f"{path.name} is to be written there.")
+
+
+@contextmanager
+def styled() -> Generator[None]:
+    """Draw in our style inside the block, whatever the user's own settings; then give them back.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    with importing("plot"):
+        import matplotlib.style  # pyright: ignore[reportMissingImports]
+
+    with matplotlib.style.context(["default", _STYLE]):
+        yield
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure of a size in inches, drawn by Agg and known to no global list."""
+    from matplotlib.backends.backend_agg import (  # pyright: ignore[reportMissingImports]
+        FigureCanvasAgg,
+    )
+    from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def head(figure: Any, title: str, entries: Sequence[tuple[Any, str]]) -> None:
+    """Write a figure's title and, below it, its legend in two columns."""
+    figure.legend(
+        [handle for handle, _ in entries],
+        [name for _, name in entries],
+        title=title,
+        title_fontproperties={"size": TEXT + 0.5, "weight": "bold"},
+        alignment="left",
+        # The place that keeps room for itself above the axes.
+        loc="outside upper left",
+        ncols=2,
+        borderaxespad=0.2,
+        columnspacing=1.2,
+        handlelength=2.2,
+        labelspacing=0.3,
+    )
+
+
+def below(figure: Any, text: str) -> None:
+    """Write a note below a figure, folded to its width."""
+    letters = int(figure.get_figwidth() * 72 / (0.56 * TINY))
+    figure.supxlabel(fill(text, letters), x=0.01, ha="left", fontsize=TINY, color=GREY)
+
+
+def bar(number: int) -> dict[str, Any]:
+    """Return how a bar is filled: pale, so that what lies on it shows, with a hatch of its own."""
+    from matplotlib.colors import to_rgb  # pyright: ignore[reportMissingImports]
+
+    colours = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+    colour = colours[number % len(colours)]
+    pale = tuple(1 - _TINT * (1 - part) for part in to_rgb(colour))
+    return {"facecolor": pale, "edgecolor": colour, "hatch": HATCHES[number % len(HATCHES)]}
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure; the same figure gives the same bytes."""
+    ending = path.suffix.lower()
+
+    def write(target: Path) -> None:
+        with target.open("wb") as file:
+            figure.savefig(file, format=ending.removeprefix("."), metadata=_METADATA[ending])
+
+    write_atomically(path, write)
