@@ -177,13 +177,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     All null hypotheses with a corrected p of at most 0.05 can be rejected together with a chance
     of at most 5 % of a single wrong one.
     """
-    found = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(found)
-    # The smallest times all, the next times all but one; none below one that came before it.
-    steps = np.maximum.accumulate(found[order] * np.arange(found.size, 0, -1))
-    corrected = np.empty_like(found)
-    corrected[order] = np.minimum(steps, 1.0)
-    return corrected.tolist()
+    if not p_values:
+        return []
+    # A second of imports, which only those who test pay.
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 
 def _is_judged(values: np.ndarray) -> bool:
