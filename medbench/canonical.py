@@ -12,7 +12,7 @@ from typing import Any
 
 from medbench import plugins, spec, supervise
 from medbench.errors import UserError
-from medbench.plugins import Kind
+from medbench.plugins import Kind, Plugin
 from medbench.spec import Spec
 
 
@@ -25,9 +25,11 @@ def method(text: str, task: str = "") -> str:
         task: spec of the task that it runs on, which sets defaults of tuners.
     """
     chain = spec.parse_chain(text)
-    tuning = _attributes("task", spec.parse(task).name).get("tuning", {}) if task else {}
+    on = _plugin("task", spec.parse(task).name) if task else None
+    tuning = on.attributes.get("tuning", {}) if on else {}
     parts = [_written("method", one, tuning) for one in chain]
-    if len(chain) == 1 and _role(chain[0]) == "tuner":
+    last = _plugin("method", chain[-1].name)
+    if len(chain) == 1 and last and last.role == "tuner":
         parts.append(_written("method", Spec("greedy"), {}))
     return "+".join(parts)
 
@@ -45,11 +47,12 @@ def backbone(text: str) -> str:
 
 
 def _written(kind: Kind, one: Spec, tuning: dict[str, Any]) -> str:
+    plugin = _plugin(kind, one.name)
+    if plugin is None:
+        return str(one)
     try:
-        plugin = plugins.get(kind, one.name)
         values = plugins.values(plugin, one, tuning if plugin.role == "tuner" else {})
     except UserError:
-        # Imported answers have a method and a backbone by any name; a plugin may be gone.
         return str(one)
     hidden = plugin.attributes.get("unkeyed", ())
     kept = {name: value for name, value in values.items() if name not in hidden}
@@ -59,15 +62,10 @@ def _written(kind: Kind, one: Spec, tuning: dict[str, Any]) -> str:
     return f"{one.name}{json.dumps(kept, sort_keys=True)}"
 
 
-def _role(one: Spec) -> str:
+@functools.cache
+def _plugin(kind: Kind, name: str) -> Plugin | None:
+    """Return a plugin; None for imported answers' method or backbone, or a plugin that is gone."""
     try:
-        return plugins.get("method", one.name).role
+        return plugins.get(kind, name)
     except UserError:
-        return ""
-
-
-def _attributes(kind: Kind, name: str) -> dict[str, Any]:
-    try:
-        return dict(plugins.get(kind, name).attributes)
-    except UserError:
-        return {}
+        return None

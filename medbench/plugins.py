@@ -62,21 +62,10 @@ def find(kind: Kind) -> list[Plugin]:
 
     The same file found twice, or a byte-identical copy of it, counts once.
     """
-    seen: set[tuple[object, str]] = set()
-    found: list[Plugin] = []
-    for place in _everywhere(kind):
-        if place.path is None:
-            why = f"the module '{place.module}' of its entry point is not found"
-            path = Path(place.module)
-            found.append(Plugin(kind, place.entry, path, place.origin, broken=why))
-            continue
-        marks = {(place.path.resolve(), place.only), (place.path.read_bytes(), place.only)}
-        if not marks & seen:
-            plugins = read_file(kind, place.path, only=place.only)
-            found += (replace(p, origin=place.origin, module=place.module) for p in plugins)
-        seen |= marks
-    found.sort(key=lambda plugin: normalise(plugin.name))
-    return [_mark_doubled(plugin, found) for plugin in found]
+    places = [
+        (place, place.path.read_bytes() if place.path else b"") for place in _everywhere(kind)
+    ]
+    return list(_read(kind, tuple(places)))
 
 
 def get(kind: Kind, name: str) -> Plugin:
@@ -239,6 +228,27 @@ def _everywhere(kind: Kind) -> Iterator[_Place]:
         # Many projects have a folder `tasks` of their own; only files about medbench count.
         if b"medbench" in path.read_bytes():
             yield _Place(path, "working folder")
+
+
+# Tables ask for hundreds of specs; files that say the same are read once.
+@functools.lru_cache(maxsize=32)
+def _read(kind: Kind, places: tuple[tuple[_Place, bytes], ...]) -> tuple[Plugin, ...]:
+    """Return the plugins of files, sorted by name, for their contents."""
+    seen: set[tuple[object, str]] = set()
+    found: list[Plugin] = []
+    for place, content in places:
+        if place.path is None:
+            why = f"the module '{place.module}' of its entry point is not found"
+            path = Path(place.module)
+            found.append(Plugin(kind, place.entry, path, place.origin, broken=why))
+            continue
+        marks = {(place.path.resolve(), place.only), (content, place.only)}
+        if not marks & seen:
+            plugins = read_file(kind, place.path, only=place.only)
+            found += (replace(p, origin=place.origin, module=place.module) for p in plugins)
+        seen |= marks
+    found.sort(key=lambda plugin: normalise(plugin.name))
+    return tuple(_mark_doubled(plugin, found) for plugin in found)
 
 
 def _files(folder: Path) -> list[Path]:

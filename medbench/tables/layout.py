@@ -171,6 +171,7 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._checked: set[tuple[Kind, str]] = set()
 
     def layout(self, content: Mapping[str, Any]) -> Layout:
         texts = ("title", "source", "model", "published", "across", "unit")
@@ -280,11 +281,14 @@ class _Reader:
 
     def _known(self, kind: Kind, text: str) -> None:
         """Make sure that a plugin exists and takes its values; a typo must not be an empty row."""
+        if (kind, text) in self._checked:
+            return
         try:
             one = spec.parse(text)
             plugins.values(plugins.get(kind, one.name), one)
         except UserError as error:
             raise self._error(error.what, error.why or error.do) from error
+        self._checked.add((kind, text))
 
     def _error(self, what: str, why: str = "") -> UserError:
         return UserError(f"{self._path.name}: {what}", why, f"Mend {plugins.shown(self._path)}.")
