@@ -28,7 +28,6 @@ COMMANDS = {
     "list": 0,
     "list runs": 0,
     "table": 2,
-    "table 1 --with paper": 0,
     "table 1x": 2,
     **{f"show {plugin.name}": 0 for kind in plugins.FOLDERS for plugin in plugins.find(kind)},
     "lst": 2,
@@ -62,7 +61,8 @@ def modules(code, folder):
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, "run --method a3tune --task vqa_rad --data nowhere"]
+    "command",
+    [*COMMANDS, "table 1 --with paper", "run --method a3tune --task vqa_rad --data nowhere"],
 )
 def test_a_quick_verb_imports_nothing_heavy(command, tmp_path):
     code = f"from medbench.cli import main; main({command.split()!r})"
