@@ -1,6 +1,6 @@
 """A baseline: scores that were looked at and agreed on, kept in one file beside the code.
 
-It is read in pull requests, so its lines are short and sorted, and the same runs make the same
+It is read in pull requests: one line a score, everything sorted, and the same runs make the same
 bytes. It holds no text of any sample.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,10 @@ from medbench.errors import UserError
 SCHEMA = 1
 # Half a point: of 700 answers, three.
 TOLERANCE = 0.005
+# Of scores; values in runs have more than any two machines agree in.
 DIGITS = 6
-_LINE, _WIDTH = 76, 98
+# Letters of an object that stands on one line.
+_SHORT = 80
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class Answers:
 
     Attributes:
         of: hash of which of the run's answers the metric applies to.
-        right: one bit an answer that it applies to, in the run's order, packed. That order is
-            fixed by the samples.
+        right: one bit an answer that it applies to, packed, in the order that the samples have in
+            every run of them.
     """
 
     of: str
@@ -54,8 +57,8 @@ class Answers:
 
     def unpacked(self, n: int) -> np.ndarray:
         """Return 0 and 1, int8 [n]."""
-        bits = np.unpackbits(np.frombuffer(self.right, dtype=np.uint8))
-        return bits[:n].astype(np.int8)
+        bits = np.unpackbits(np.frombuffer(self.right, dtype=np.uint8), count=n)
+        return bits.astype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Entry:
 
     Attributes:
         name: of the cell, as `medbench run` heads it.
-        run: "method", "task" and "backbone" as shown in tables.
+        run: "method", "task" and "backbone" as tables show them.
         scores: by metric; answers: of those metrics that say right or wrong.
         key: parts of the run's identity that must be equal for two runs to be compared.
         made_with: "sources" of plugins and "versions" of packages, which may differ.
@@ -143,27 +146,30 @@ def write(path: Path, baseline: Baseline) -> None:
         ) from error
 
 
-def in_order(value: Any) -> Any:
-    """Return an object as it reads back from JSON, with sorted keys all the way down."""
-    return json.loads(json.dumps(value, sort_keys=True, default=dict))
-
-
 def _to_json(entry: Entry) -> dict[str, Any]:
-    return {
-        "run": dict(sorted(entry.run.items())),
-        "scores": {name: _score_to_json(one) for name, one in sorted(entry.scores.items())},
-        "answers": {
-            name: {"of": one.of, "right": _in_lines(base64.b64encode(one.right).decode("ascii"))}
-            for name, one in sorted(entry.answers.items())
+    """Return what stands in the file: what is read first comes first, all below it is sorted."""
+    content: dict[str, Any] = {
+        "run": entry.run,
+        "scores": {
+            name: {
+                "value": one.value,
+                "n": one.n,
+                **({"made_with": _sorted(one.made_with)} if one.made_with else {}),
+            }
+            for name, one in sorted(entry.scores.items())
         },
-        "key": in_order(entry.key),
-        "made_with": in_order(entry.made_with),
+        "answers": {
+            name: {"of": one.of, "right": base64.b64encode(one.right).decode("ascii")}
+            for name, one in entry.answers.items()
+        },
+        "key": entry.key,
+        "made_with": entry.made_with,
     }
+    return {part: one if part == "scores" else _sorted(one) for part, one in content.items()}
 
 
-def _score_to_json(score: Score) -> dict[str, Any]:
-    packages = {"made_with": dict(score.made_with)} if score.made_with else {}
-    return {"value": score.value, "n": score.n, **packages}
+def _sorted(value: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(value, sort_keys=True, default=dict))
 
 
 def _baseline(content: Mapping[str, Any]) -> Baseline:
@@ -179,48 +185,41 @@ def _entry(name: str, content: Mapping[str, Any]) -> Entry:
         for metric, one in content["scores"].items()
     }
     answers = {
-        metric: Answers(str(one["of"]), base64.b64decode("".join(one["right"]), validate=True))
+        metric: Answers(str(one["of"]), base64.b64decode(one["right"], validate=True))
         for metric, one in content["answers"].items()
         # Who takes a score out by hand need not look for its answers.
         if metric in scores
     }
-    for metric, one in answers.items():
-        if len(one.right) != -(-scores[metric].n // 8):
+    for metric, one in scores.items():
+        # A value that is no number would be neither above nor below any other.
+        if not math.isfinite(one.value):
+            raise ValueError(f"{name} has {one.value} for {metric}")
+        if metric in answers and len(answers[metric].right) != math.ceil(one.n / 8):
             raise ValueError(f"{name} has not one answer for each of its {metric}")
-    made_with = {part: dict(content["made_with"][part]) for part in ("sources", "versions")}
-    shown = {part: str(content["run"][part]) for part in ("backbone", "method", "task")}
-    key = {**content["key"]}
-    for part in ("task", "seed", "preset", "limit"):
-        key[part]  # noqa: B018 - what is lacking is told when the file is read
-    return Entry(name, shown, scores, answers, key, made_with)
+    key = dict(content["key"])
+    for part in {"task", "seed", "preset", "limit"} - key.keys():
+        raise KeyError(part)
+    return Entry(
+        name,
+        {part: str(content["run"][part]) for part in ("backbone", "method", "task")},
+        scores,
+        answers,
+        key,
+        {part: dict(content["made_with"][part]) for part in ("sources", "versions")},
+    )
 
 
-def _in_lines(text: str) -> list[str]:
-    return [text[at : at + _LINE] for at in range(0, len(text), _LINE)]
-
-
-def _laid_out(value: Any, indent: int = 0, before: int = 0) -> str:
-    """Return JSON in which what is small stands on one line, and all else on lines of its own.
-
-    Args:
-        indent: of the lines of the value; before: letters on its first line.
-    """
+def _laid_out(value: Any, indent: str = "") -> str:
+    """Return JSON in which an object that is short and holds no other stands on one line."""
     flat = json.dumps(value, ensure_ascii=False)
-    pad = " " * (indent + 2)
-    if isinstance(value, dict):
-        pairs = cast("dict[str, Any]", value)
-        inside: list[Any] = list(pairs.values())
-        heads = [f"{json.dumps(name, ensure_ascii=False)}: " for name in pairs]
-    elif isinstance(value, list):
-        inside = cast("list[Any]", value)
-        heads = [""] * len(inside)
-    else:
+    if not isinstance(value, dict):
         return flat
-    nested = any(isinstance(one, dict | list) and one for one in inside)
-    if not nested and before + len(flat) < _WIDTH:
+    inside = cast("dict[str, Any]", value)
+    if len(flat) < _SHORT and not any(isinstance(one, dict) for one in inside.values()):
         return flat
+    deeper = indent + "  "
     lines = [
-        f"{pad}{head}{_laid_out(one, indent + 2, len(pad) + len(head))}"
-        for head, one in zip(heads, inside, strict=True)
+        f"{deeper}{json.dumps(name, ensure_ascii=False)}: {_laid_out(one, deeper)}"
+        for name, one in inside.items()
     ]
-    return "\n".join([flat[0], ",\n".join(lines), " " * indent + flat[-1]])
+    return "\n".join(["{", ",\n".join(lines), indent + "}"])

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from medbench import plugins, spec, store, supervise
-from medbench.baseline import DIGITS, Answers, Entry, Score, in_order
+from medbench.baseline import DIGITS, Answers, Entry, Score
 from medbench.differences import brief, differences
 from medbench.errors import UserError
 from medbench.items import Items, is_mean, read_items
@@ -25,6 +25,8 @@ PLUGINS: Mapping[str, plugins.Kind] = {
 _PACKAGES = ("medbench", "numpy", "torch", "transformers")
 # What a run's identity has that follows from the rest, or that a check is there to compare.
 _NOT_COMPARED = ("adapter", "answers")
+# Parts whose path does not say what they are.
+_SAID = {"task.samples": "data (task.samples)", "engine": "decoding engine"}
 _HASH = 8
 
 
@@ -42,9 +44,9 @@ def entry_of(folder: Path) -> tuple[Entry, Items]:
         name: Score(
             round(score["value"], DIGITS),
             score["n"],
-            {what: brief(one) for what, one in sorted(score.get("made_with", {}).items())},
+            {what: brief(one) for what, one in score.get("made_with", {}).items()},
         )
-        for name, score in sorted(content["scores"].items())
+        for name, score in content["scores"].items()
         if score["value"] is not None
     }
     answers = {
@@ -52,16 +54,11 @@ def entry_of(folder: Path) -> tuple[Entry, Items]:
         for name, score in scores.items()
         if (found := _answers(items.scores.get(name), score)) is not None
     }
+    identity = run["identity"]
     shown = {part: run["display"][part] for part in ("backbone", "method", "task")}
-    entry = Entry(
-        name_of(shown, run["identity"]),
-        shown,
-        scores,
-        answers,
-        key_parts(run["identity"], shown),
-        {"sources": _sources(run["identity"]), "versions": _versions(run)},
-    )
-    return entry, items
+    made_with = {"sources": _sources(identity), "versions": _versions(run)}
+    name, key = name_of(shown, identity), key_parts(identity, shown)
+    return Entry(name, shown, scores, answers, key, made_with), items
 
 
 def name_of(shown: Mapping[str, str], identity: Mapping[str, Any]) -> str:
@@ -92,43 +89,41 @@ def key_parts(identity: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str
     if targets and kept.get("tuner"):
         # An adapter's key knows these, and the run's identity only that key.
         kept["tuner"] = {**kept["tuner"], "supervision": targets}
-    return in_order(kept)
+    return kept
 
 
 def apart(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the key parts that differ, with both values short."""
-    # One level deeper, since seeds count here.
-    found = differences([{"": then}, {"": now}])
-    return [
-        f"{path.removeprefix('.')}: {' -> '.join('none' if v == 'None' else v for v in values)}"
-        for path, values in found.items()
-    ]
+    # One level deeper, since the seed counts here.
+    found = differences([{"key": then}, {"key": now}])
+    told: list[str] = []
+    for path, values in found.items():
+        part = path.removeprefix("key.")
+        before, after = ("none" if value == "None" else value for value in values)
+        told.append(f"{_SAID.get(part, part)}: {before} -> {after}")
+    if then != now and not told:
+        told.append("a part without a value, which only one of them has")
+    return told
 
 
-def causes(then: Entry, now: Entry, metric: str = "") -> list[str]:
-    """Return what else differs between two runs: sources of plugins and versions of packages.
-
-    Args:
-        metric: whose packages count; all metrics' by default.
-    """
-    sources = [
-        part
-        for part in PLUGINS
-        if then.made_with["sources"].get(part) != now.made_with["sources"].get(part)
-    ]
+def causes(then: Entry, now: Entry) -> list[str]:
+    """Return what else differs between two runs: sources of plugins and versions of packages."""
+    sources = then.made_with["sources"], now.made_with["sources"]
+    changed = [part for part in PLUGINS if sources[0].get(part) != sources[1].get(part)]
     told = [
         f"{file_of(PLUGINS[part], name)} changed"
-        for part in sources
+        for part in changed
         if (name := (now.key.get(part) or {}).get("name"))
     ]
-    adapters = [one.made_with["sources"].get("adapter") for one in (then, now)]
+    adapters = [one.get("adapter") for one in sources]
     # Its key follows from the tuner's, the task's and the backbone's sources; else it is news.
-    if adapters[0] != adapters[1] and not {"tuner", "task", "backbone"} & {*sources}:
+    if adapters[0] != adapters[1] and not {"tuner", "task", "backbone"} & {*changed}:
         told.append(f"another adapter or training data ({adapters[0]} -> {adapters[1]})")
     told += _versions_apart(then.made_with["versions"], now.made_with["versions"])
-    for one in [metric] if metric else then.scores.keys() & now.scores.keys():
-        told += _versions_apart(then.scores[one].made_with, now.scores[one].made_with)
-    return list(dict.fromkeys(told))
+    for metric in sorted(then.scores.keys() & now.scores.keys()):
+        found = _versions_apart(then.scores[metric].made_with, now.scores[metric].made_with)
+        told += [f"{metric}: {one}" for one in found]
+    return told
 
 
 def file_of(kind: plugins.Kind, name: str) -> str:
@@ -167,7 +162,7 @@ def _sources(identity: Mapping[str, Any]) -> dict[str, str]:
     found = {name: part["source"][:_HASH] for name, part in parts.items() if "source" in part}
     if identity.get("adapter"):
         found["adapter"] = identity["adapter"][:_HASH]
-    return dict(sorted(found.items()))
+    return found
 
 
 def _versions(run: Mapping[str, Any]) -> dict[str, str]:

@@ -2,58 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medbench import store
-from medbench.baseline import TOLERANCE, Baseline, Entry, read, write
+from medbench.baseline import Baseline, Entry, read, write
 from medbench.baseline_entry import apart, causes
-from medbench.check import Moved, Verdict, is_neutral
 from medbench.check_runs import Found, match, named, no_score, of_cells
 from medbench.errors import UserError
 
 
 @dataclass(frozen=True)
-class Update:
-    """What an update of a baseline did.
+class Replaced:
+    """A score that was another; fractions, None where there was or is none."""
+
+    metric: str
+    before: float | None
+    now: float | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an update does to a cell.
 
     Attributes:
-        baseline: its new content.
-        added: cells that are new.
-        moved: scores that were others, or were not there, or are there no more.
-        unchanged: how many scores of these runs were there as they are.
-        parts: cell -> what else of it changed, such as "batch_size: 16 -> 8" or
-            "torch 2.8 -> 2.13".
+        cell: its name; folder: of the run that was taken.
+        scores: how many it has now.
+        new: whether it was not there; then nothing else is told.
+        replaced: scores that were others, or were not there, or are there no more.
+        parts: what else is other, such as "batch_size: 16 -> 8" or "torch 2.8 -> 2.13".
+    """
+
+    cell: str
+    folder: Path
+    scores: int
+    new: bool = False
+    replaced: tuple[Replaced, ...] = ()
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Update:
+    """What came out of an update.
+
+    Attributes:
+        tolerance: that stands in the file; cells: how many do.
+        changes: one for each run.
         refused: what stands in the way; then nothing was written.
     """
 
-    baseline: Baseline
-    added: tuple[str, ...] = ()
-    moved: tuple[Moved, ...] = ()
-    unchanged: int = 0
-    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
-    refused: tuple[UserError, ...] = ()
+    tolerance: float
+    cells: int
+    changes: tuple[Change, ...]
+    refused: tuple[UserError, ...]
+
+    @property
+    def code(self) -> int:
+        """The exit code: 2 if nothing was written."""
+        return 2 if self.refused else 0
 
 
 def update(
     against: Path, names: Sequence[str], root: Path, *, tolerance: float | None = None
 ) -> Update:
-    """Write a baseline from runs; cells of which there is none stay as they are.
+    """Write a baseline from runs; where they are named, the other cells stay as they are.
 
     Args:
         against: file of the baseline; a new one needs names.
-        names: as in `check`; none for all cells that the baseline has.
+        names: as in `medbench.check.check`; none for all cells that the baseline has.
         root: folder of the runs.
         tolerance: to be kept from now on; None for the one that is there.
 
     Raises:
         UserError: the baseline cannot be read or written.
     """
-    known = read(against) if against.exists() or not names else Baseline(TOLERANCE)
+    known = read(against) if against.exists() or not names else Baseline()
     refused: list[UserError] = []
     fresh: dict[str, Found] = {}
-    for one in named(names, root) if names else of_cells(known, root, against, anew=True):
+    for one in named(names, root) if names else of_cells(known, root, against):
         if isinstance(one, UserError):
             refused.append(one)
             continue
@@ -62,10 +89,10 @@ def update(
         if name in fresh:
             refused.append(_twice(name, fresh[name], one))
             continue
-        refused += _unscored(one, known.entries.get(name))
         fresh[name] = one
+        refused += _unscored(one, then)
     if refused:
-        return Update(known, refused=tuple(refused))
+        return Update(known.tolerance, len(known.entries), (), tuple(refused))
     entries = dict(known.entries)
     for name, one in fresh.items():
         # A spec that means the same may be written otherwise; what is there stays.
@@ -73,20 +100,8 @@ def update(
         entries[name] = replace(one.entry, name=name, run=run)
     baseline = Baseline(known.tolerance if tolerance is None else tolerance, entries)
     write(against, baseline)
-    moved: list[Moved] = []
-    parts: dict[str, tuple[str, ...]] = {}
-    unchanged = 0
-    for name in sorted(fresh.keys() & known.entries.keys()):
-        then, now = known.entries[name], fresh[name]
-        told = [*apart(then.key, now.entry.key), *causes(then, now.entry)]
-        if told:
-            parts[name] = tuple(told)
-        for metric in sorted(then.scores.keys() | now.entry.scores.keys()):
-            one = _replaced(then, now, metric)
-            moved += [one] if one else []
-            unchanged += one is None
-    added = tuple(sorted(fresh.keys() - known.entries.keys()))
-    return Update(baseline, added, tuple(moved), unchanged, parts)
+    changes = (_change(name, known.entries.get(name), fresh[name]) for name in sorted(fresh))
+    return Update(baseline.tolerance, len(entries), tuple(changes), ())
 
 
 def _twice(name: str, one: Found, other: Found) -> UserError:
@@ -106,14 +121,22 @@ def _unscored(now: Found, then: Entry | None) -> Iterator[UserError]:
             yield no_score(now, metric)
 
 
-def _replaced(then: Entry, now: Found, metric: str) -> Moved | None:
-    """Return how a score moves by an update; None if it does not."""
-    old = then.scores.get(metric)
-    new = now.entry.scores.get(metric)
-    if old and new and (old.value, old.n) == (new.value, new.n):
-        return None
-    before, after = old.value if old else None, new.value if new else None
-    verdict: Verdict = "higher" if (after or 0) > (before or 0) else "lower"
-    if old is None or new is None or is_neutral(metric) or before == after:
-        verdict = "other"
-    return Moved(then.name, metric, now.key, before, after, verdict)
+def _change(name: str, then: Entry | None, now: Found) -> Change:
+    """Return what an update does to a cell."""
+    scores = now.entry.scores
+    if then is None:
+        return Change(name, now.folder, len(scores), new=True)
+    before = {metric: (one.value, one.n) for metric, one in then.scores.items()}
+    after = {metric: (one.value, one.n) for metric, one in scores.items()}
+    nothing = None, 0
+    return Change(
+        name,
+        now.folder,
+        len(scores),
+        replaced=tuple(
+            Replaced(metric, before.get(metric, nothing)[0], after.get(metric, nothing)[0])
+            for metric in sorted(before.keys() | after.keys())
+            if before.get(metric) != after.get(metric)
+        ),
+        parts=(*apart(then.key, now.entry.key), *causes(then, now.entry)),
+    )

@@ -22,7 +22,7 @@ from medbench.items import Items
 from medbench.paired import LEVEL, Images, flip_signs, holm
 from medbench.spec import normalise
 
-Verdict = Literal["worse", "lower", "better", "higher", "other"]
+Verdict = Literal["worse", "lower", "better", "higher", "neither"]
 
 # What is no better for being high, nor worse for being low.
 _NEITHER = ("yes_rate",)
@@ -35,34 +35,49 @@ class Moved:
     """A score that is not the baseline's.
 
     Attributes:
-        cell, metric: whose.
-        key: of the run.
-        before, now: fractions; None where there was none, or is none.
+        before, now: fractions.
         verdict: "worse" and "better" are beyond the tolerance or significant, "lower" and "higher"
-            neither; "other" is a score that is no better for being high.
+            not; "neither" is a score that is no better for being high.
         lost, gained: answers that were right and are wrong, and the other way; None where the
             metric does not say right or wrong.
-        p: of the paired test, corrected for their number; None where there is none.
+        p: of the paired test, corrected for the number of tests; None where there is none.
+    """
+
+    metric: str
+    before: float
+    now: float
+    verdict: Verdict
+    lost: int | None
+    gained: int | None
+    p: float | None
+
+    @property
+    def rise(self) -> float:
+        """Now less before."""
+        return round(self.now - self.before, DIGITS)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A run beside its cell of the baseline.
+
+    Attributes:
+        cell: its name; folder: of the run.
         causes: what is recorded and differs: sources of plugins, versions of packages.
+        moved: scores that are not the baseline's; unchanged: how many are.
+        unkept: how many scores the baseline does not have.
     """
 
     cell: str
-    metric: str
-    key: str
-    before: float | None
-    now: float | None
-    verdict: Verdict
-    lost: int | None = None
-    gained: int | None = None
-    p: float | None = None
-    causes: tuple[str, ...] = ()
+    folder: Path
+    causes: tuple[str, ...]
+    moved: tuple[Moved, ...]
+    unchanged: int
+    unkept: int
 
-    @property
-    def change(self) -> float:
-        """Now less before, 0 where one of them is none."""
-        if self.before is None or self.now is None:
-            return 0.0
-        return round(self.now - self.before, DIGITS)
+    def count(self, *verdicts: Verdict) -> int:
+        """Return how many scores have one of these verdicts."""
+        return sum(one.verdict in verdicts for one in self.moved)
 
 
 @dataclass(frozen=True)
@@ -71,38 +86,36 @@ class Check:
 
     Attributes:
         tolerance: of the baseline, as a fraction.
-        runs: name of the cell and folder of each run compared.
-        moved: scores that are not the baseline's, in its order.
-        unchanged: how many scores are.
-        unkept: how many scores of these runs the baseline does not have.
+        runs: those that were compared.
         refused: what cannot be compared, and why.
     """
 
     tolerance: float
-    runs: tuple[tuple[str, Path], ...]
-    moved: tuple[Moved, ...]
-    unchanged: int
-    unkept: int
+    runs: tuple[Compared, ...]
     refused: tuple[UserError, ...]
+
+    def count(self, *verdicts: Verdict) -> int:
+        """Return how many scores of all runs have one of these verdicts."""
+        return sum(run.count(*verdicts) for run in self.runs)
 
     @property
     def code(self) -> int:
         """The exit code: 1 if something is known to be worse, else 2 if anything is refused."""
-        if any(one.verdict == "worse" for one in self.moved):
+        if self.count("worse"):
             return 1
         return 2 if self.refused else 0
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """One metric of one cell, then and now; `p` of the test alone, None where there is none."""
+    """One metric of one cell, then and now; as in `Moved`, but p is of this test alone."""
 
-    then: Entry
-    now: Found
     metric: str
-    lost: int | None
-    gained: int | None
-    p: float | None
+    before: float
+    now: float
+    lost: int | None = None
+    gained: int | None = None
+    p: float | None = None
 
 
 def check(against: Path, names: Sequence[str], root: Path) -> Check:
@@ -110,8 +123,8 @@ def check(against: Path, names: Sequence[str], root: Path) -> Check:
 
     Args:
         against: file of the baseline.
-        names: folders or keys of runs, as `medbench.choose.find` takes them; none for all cells of
-            the baseline, each looked for below `root`.
+        names: as `medbench.check_runs.named` takes them; none for all cells of the baseline, each
+            looked for below `root`.
         root: folder of the runs.
 
     Raises:
@@ -125,7 +138,7 @@ def check(against: Path, names: Sequence[str], root: Path) -> Check:
             f"Add some: medbench check RUN --against {against} --update",
         )
     refused: list[UserError] = []
-    together: list[tuple[Entry, Found]] = []
+    together: list[tuple[Entry, Found, list[_Pair]]] = []
     for one in named(names, root) if names else of_cells(baseline, root, against):
         if isinstance(one, UserError):
             refused.append(one)
@@ -134,29 +147,29 @@ def check(against: Path, names: Sequence[str], root: Path) -> Check:
         if then is None or then.key != one.entry.key:
             refused.append(unlike(one, baseline, against, root))
             continue
-        together.append((then, one))
-    pairs: list[_Pair] = []
-    for then, now in together:
-        for found in _pairs(then, now, against):
-            if isinstance(found, UserError):
-                refused.append(found)
-            else:
-                pairs.append(found)
-    corrected = _corrected([one.p for one in pairs])
-    judged = [_judged(*two, baseline.tolerance) for two in zip(pairs, corrected, strict=True)]
-    moved = tuple(one for one in judged if one is not None)
-    return Check(
-        tolerance=baseline.tolerance,
-        runs=tuple((then.name, now.folder) for then, now in together),
-        moved=moved,
-        unchanged=len(judged) - len(moved),
-        unkept=sum(len(now.entry.scores.keys() - then.scores.keys()) for then, now in together),
-        refused=tuple(refused),
-    )
+        found = list(_pairs(then, one, against))
+        refused += [each for each in found if isinstance(each, UserError)]
+        together.append((then, one, [each for each in found if isinstance(each, _Pair)]))
+    corrected = iter(_corrected([pair.p for *_, pairs in together for pair in pairs]))
+    runs: list[Compared] = []
+    for then, now, pairs in together:
+        judged = [_judged(pair, next(corrected), baseline.tolerance) for pair in pairs]
+        moved = tuple(one for one in judged if one is not None)
+        runs.append(
+            Compared(
+                cell=then.name,
+                folder=now.folder,
+                causes=tuple(causes(then, now.entry)),
+                moved=moved,
+                unchanged=len(judged) - len(moved),
+                unkept=len(now.entry.scores.keys() - then.scores.keys()),
+            )
+        )
+    return Check(baseline.tolerance, tuple(runs), tuple(refused))
 
 
 def _pairs(then: Entry, now: Found, against: Path) -> Iterator[_Pair | UserError]:
-    """Yield each score of a cell, then and now."""
+    """Yield each score of a cell, then and now, or why they cannot be compared."""
     for metric, before in then.scores.items():
         score = now.entry.scores.get(metric)
         if score is None:
@@ -172,12 +185,12 @@ def _pairs(then: Entry, now: Found, against: Path) -> Iterator[_Pair | UserError
             )
             continue
         if mine is None or theirs is None:
-            yield _Pair(then, now, metric, None, None, None)
+            yield _Pair(metric, before.value, score.value)
             continue
         flips = theirs.unpacked(score.n) - mine.unpacked(score.n)
-        p = None if is_neutral(metric) else _p(flips, now.items, metric)
+        p = None if _is_neutral(metric) else _p(flips, now.items, metric)
         lost, gained = int((flips < 0).sum()), int((flips > 0).sum())
-        yield _Pair(then, now, metric, lost, gained, p)
+        yield _Pair(metric, before.value, score.value, lost, gained, p)
 
 
 def _p(flips: np.ndarray, items: Items, metric: str) -> float | None:
@@ -185,8 +198,6 @@ def _p(flips: np.ndarray, items: Items, metric: str) -> float | None:
     groups = cast("list[int]", items.groups[~np.isnan(items.scores[metric])].tolist())
     if len(set(groups)) < 2:
         return None
-    if not flips.any():
-        return 1.0
     return flip_signs(np.rint(Images(groups).sums(flips)).astype(np.int64))
 
 
@@ -200,30 +211,20 @@ def _corrected(p_values: Sequence[float | None]) -> list[float | None]:
 
 def _judged(pair: _Pair, p: float | None, tolerance: float) -> Moved | None:
     """Return how a score moved; None if it did not."""
-    before, now = pair.then.scores[pair.metric].value, pair.now.entry.scores[pair.metric].value
-    rise = round(now - before, DIGITS)
-    told = abs(rise) > tolerance or (p is not None and p <= LEVEL and rise != 0)
+    rise = round(pair.now - pair.before, DIGITS)
+    told = abs(rise) > tolerance or (p is not None and p <= LEVEL)
     if not told and abs(rise) < _UNCHANGED:
         return None
-    verdict: Verdict = "better" if told else "higher"
-    if rise < 0:
+    verdict: Verdict
+    if _is_neutral(pair.metric):
+        verdict = "neither"
+    elif rise > 0:
+        verdict = "better" if told else "higher"
+    else:
         verdict = "worse" if told else "lower"
-    if is_neutral(pair.metric):
-        verdict = "other"
-    return Moved(
-        pair.then.name,
-        pair.metric,
-        pair.now.key,
-        before,
-        now,
-        verdict,
-        lost=pair.lost,
-        gained=pair.gained,
-        p=p,
-        causes=tuple(causes(pair.then, pair.now.entry, pair.metric)),
-    )
+    return Moved(pair.metric, pair.before, pair.now, verdict, pair.lost, pair.gained, p)
 
 
-def is_neutral(metric: str) -> bool:
+def _is_neutral(metric: str) -> bool:
     """Say whether a metric's score is neither better nor worse for being higher."""
     return normalise(metric).partition("[")[0] in _NEITHER

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medbench import plugins, spec, store
 from medbench.baseline import Baseline, Entry
 from medbench.baseline_entry import PLUGINS, apart, entry_of, file_of, key_parts, name_of
-from medbench.cell import EXACT_BATCH, SAFE_BATCH, Request
+from medbench.cell import Request
 from medbench.choose import find
 from medbench.counting import counted
 from medbench.errors import UserError
@@ -19,9 +19,6 @@ from medbench.items import Items
 from medbench.store import RunRecord
 
 _FINISHED = ("complete", "partial")
-_DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # that "auto" stands for
-# What needs no folder though it has such a parameter.
-_IN_THE_BOX = ("phantom", "phantom_report")
 
 
 @dataclass(frozen=True)
@@ -29,65 +26,69 @@ class Found:
     """A finished run: what of it a baseline keeps, and its answers as numbers."""
 
     folder: Path
-    key: str
     entry: Entry
     items: Items
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """A run below the folder of runs, before its answers are read.
-
-    Attributes:
-        name, key: as a baseline would keep them.
-        changed: file of a plugin that is no longer what the run was made by; "" for none.
-    """
+    """A run below the folder of runs, before its answers are read; name and key as in `Entry`."""
 
     record: RunRecord
     name: str
     key: Mapping[str, Any]
-    changed: str
+
+    @classmethod
+    def of(cls, record: RunRecord) -> _Listed:
+        shown = {"method": record.method, "task": record.task, "backbone": record.backbone}
+        return cls(record, name_of(shown, record.identity), key_parts(record.identity, shown))
 
 
 def named(names: Sequence[str], root: Path) -> Iterator[Found | UserError]:
-    """Yield the runs that are named; one that cannot be read is told and keeps none from it."""
+    """Yield the runs that are named; one that cannot be read is told and keeps none from it.
+
+    Args:
+        names: run folders, folders that hold some, or keys of runs below `root`.
+    """
     folders: dict[Path, None] = {}
     for name in names:
         folder = Path(name).expanduser()
-        inside: list[Path] = []
-        if folder.is_dir() and not (folder / store.RUN).is_file():
-            inside = sorted(path.parent for path in folder.rglob(store.RUN))
+        inside = sorted(path.parent for path in folder.rglob(store.RUN)) if folder.is_dir() else []
         for one in inside or [name]:
             try:
                 folders |= dict.fromkeys(find([str(one)], root))
             except UserError as error:
                 yield error
     for folder in folders:
-        yield _read(folder, store.read_record(folder))
+        yield _read(store.read_record(folder))
 
 
-def of_cells(
-    baseline: Baseline, root: Path, against: Path, *, anew: bool = False
-) -> Iterator[Found | UserError]:
+def of_cells(baseline: Baseline, root: Path, against: Path) -> Iterator[Found | UserError]:
     """Yield the run of each of the baseline's cells, or why there is none.
 
-    Args:
-        anew: take a run of the cell's name even if it is another run than the baseline's.
+    Where no run has the cell's key, it is one of the cell's name.
     """
     records = store.find_runs(root)
-    hashes: dict[tuple[plugins.Kind, str], str] = {}
-    listed = [_listed(one, hashes) for one in records if one.state != "broken"]
+    listed = [_Listed.of(one) for one in records if one.state != "broken"]
     broken = len(records) - len(listed)
     for entry in baseline.entries.values():
-        one = _run_of(entry, listed, against=against, root=root, anew=anew)
-        if one is None:
+        same = [one.record for one in listed if one.key == entry.key]
+        unlike = [one for one in listed if one.name == entry.name and one.key != entry.key]
+        run = _latest(same) or _latest([one.record for one in unlike])
+        if run:
+            yield _read(run)
+        elif same:
+            yield _not_ready(entry, same, root)
+        elif unlike:
+            latest = unlike[-1]
+            yield _unlike_key(entry, latest.record.folder, latest.key, against, root)
+        else:
             there = f"; {broken} there cannot be read, see: medbench list runs" if broken else ""
-            one = UserError(
+            yield UserError(
                 f"{entry.name}: no run",
                 f"None in {root} is of this cell{there}.",
-                f"Make it: {command_of(entry, root)}",
+                f"Make it: {_command(entry, root)}",
             )
-        yield one if isinstance(one, UserError) else _read(one.folder, one)
 
 
 def match(entry: Entry, baseline: Baseline) -> Entry | None:
@@ -123,109 +124,60 @@ def no_score(now: Found, metric: str) -> UserError:
     )
 
 
-def command_of(entry: Entry, root: Path) -> str:
-    """Return the command that makes a run of a cell; folders of weights and data are `DIR`."""
-    key, shown = entry.key, entry.run
-    if "imported" in key:
-        words = ["import", "FILE", *(w for p in shown for w in (f"--{p}", shown[p]))]
-        return shlex.join(["medbench", *words])
-    backbone: Mapping[str, Any] = key.get("backbone", {})
-    device, dtype = backbone.get("device", "auto"), backbone.get("dtype", "auto")
-    batch = key.get("batch_size")
-    return Request(
-        method=shown["method"],
-        task=shown["task"],
-        backbone=_with_weights(shown["backbone"]),
-        data="DIR" if _needs_files(shown["task"]) else "",
-        seed=key["seed"],
-        limit=key["limit"],
-        batch_size=None if batch == (EXACT_BATCH if dtype == "float32" else SAFE_BATCH) else batch,
-        device=device,
-        dtype="auto" if dtype == _DTYPES.get(device) else dtype,
-        preset=key["preset"],
-        out=root,
-    ).command
-
-
 def keeping(folder: Path, against: Path) -> str:
     """Return the command that takes a run into a baseline."""
     words = ["medbench", "check", plugins.shown(folder), "--against", str(against), "--update"]
     return shlex.join(words)
 
 
-def _listed(record: RunRecord, hashes: dict[tuple[plugins.Kind, str], str]) -> _Listed:
-    shown = {"method": record.method, "task": record.task, "backbone": record.backbone}
-    return _Listed(
-        record,
-        name_of(shown, record.identity),
-        key_parts(record.identity, shown),
-        _changed_since(record.identity, hashes),
-    )
+def _latest(runs: Sequence[RunRecord]) -> RunRecord | None:
+    """Return the latest finished run that was made by the plugins as they are.
 
-
-def _run_of(
-    entry: Entry, listed: Sequence[_Listed], *, against: Path, root: Path, anew: bool
-) -> RunRecord | UserError | None:
-    """Return a cell's latest run that was made by the plugins as they are, or why there is none.
-
-    A run of an earlier source would pass whatever the source does by now.
+    One of an earlier source would pass whatever the source does by now.
     """
-    same = [one for one in listed if one.key == entry.key]
-    called = [one for one in listed if one.name == entry.name and one.key != entry.key]
-    ready = _latest(same) or (_latest(called) if anew else None)
-    if ready:
-        return ready
-    if other := _latest(called):
-        key = next(one.key for one in called if one.record is other)
-        return _unlike_key(entry, other.folder, key, against, root)
-    unfinished = [one.record for one in same if one.record.state not in _FINISHED]
-    if unfinished:
-        record = unfinished[-1]
-        return UserError(
-            f"{entry.name}: not finished",
-            f"{record.done} of {record.total} samples are answered in {record.folder}.",
-            f"Go on with it: {store.read_run(record.folder).get('command', 'medbench run ...')}",
-        )
-    if same:
-        one = same[-1]
-        return UserError(
-            f"{entry.name}: no run of the present source",
-            f"{one.changed} has changed since {one.record.folder} was made.",
-            f"Make one: {command_of(entry, root)}; or name that run to compare it all the same.",
-        )
-    if called:
-        one = called[-1]
-        return _unlike_key(entry, one.record.folder, one.key, against, root)
-    return None
-
-
-def _latest(runs: Sequence[_Listed]) -> RunRecord | None:
-    """Return the latest finished run of the present source."""
-    ready = [one.record for one in runs if one.record.state in _FINISHED and not one.changed]
+    ready = [one for one in runs if one.state in _FINISHED and not _changed_since(one.identity)]
     return max(ready, key=lambda one: store.read_run(one.folder).get("started", ""), default=None)
 
 
-def _changed_since(identity: Mapping[str, Any], hashes: dict[tuple[plugins.Kind, str], str]) -> str:
+def _not_ready(entry: Entry, same: Sequence[RunRecord], root: Path) -> UserError:
+    """Say why none of a cell's runs can be taken."""
+    for one in same:
+        if one.state not in _FINISHED:
+            return UserError(
+                f"{entry.name}: not finished",
+                f"{one.done} of {one.total} samples are answered in {one.folder}.",
+                f"Go on with it: {one.command}",
+            )
+    latest = same[-1]
+    return UserError(
+        f"{entry.name}: no run of the present source",
+        f"{_changed_since(latest.identity)} has changed since {latest.folder} was made.",
+        f"Make one: {_command(entry, root)}; or name that run to compare it all the same.",
+    )
+
+
+def _changed_since(identity: Mapping[str, Any]) -> str:
     """Return the file of a plugin that is no longer what a run was made by, or ""."""
     for part, kind in PLUGINS.items():
         made_by: Mapping[str, Any] = identity.get(part) or {}
-        if "source" not in made_by:
+        try:
+            if made_by["source"] != plugins.source_hash(plugins.get(kind, made_by["name"])):
+                return file_of(kind, made_by["name"])
+        except (KeyError, UserError):  # another program's, or one that is gone
             continue
-        name = kind, str(made_by["name"])
-        if name not in hashes:
-            try:
-                hashes[name] = plugins.source_hash(plugins.get(*name))
-            except UserError:  # it is gone
-                hashes[name] = ""
-        if hashes[name] not in ("", made_by["source"]):
-            return file_of(*name)
     return ""
 
 
-def _read(folder: Path, record: RunRecord) -> Found | UserError:
+def _read(record: RunRecord) -> Found | UserError:
     """Return a finished run, or why it cannot be compared."""
+    folder = plugins.shown(record.folder)
+    again = "Delete it and run it again."
     if record.state not in _FINISHED:
-        return UserError(f"{folder} is broken", f"{record.why}.", "Delete it and run it again.")
+        try:
+            store.read_run(record.folder)
+        except UserError as error:  # knows what to do
+            return error
+        return UserError(f"{folder} is broken", f"{record.why}.", again)
     if record.missing_images:
         return UserError(
             f"{folder} is a part of a run",
@@ -233,21 +185,24 @@ def _read(folder: Path, record: RunRecord) -> Found | UserError:
             "Complete the data, and run it again.",
         )
     try:
-        entry, items = entry_of(folder)
-        if items.samples.size != record.total:
-            raise UserError(
-                f"{folder} is broken",
-                f"{store.SAMPLES} has {items.samples.size} of its {record.total} answers.",
-                "Delete it and run it again.",
-            )
+        entry, items = entry_of(record.folder)
     except UserError as error:
-        return error
-    except (KeyError, TypeError) as error:
-        return UserError(f"{folder} is broken", f"It lacks {error}.", "Delete it and run it again.")
+        # Without its scores the run is one to go on with.
+        do = f"Delete that line and {folder}/{store.SCORES}, then go on: {record.command}"
+        return UserError(error.what, error.why, do)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        why = f"It lacks {error}." if isinstance(error, KeyError) else f"{error}."
+        return UserError(f"{folder} is broken", why, again)
+    if items.samples.size != record.total:
+        return UserError(
+            f"{folder} is broken",
+            f"{store.SAMPLES} has {items.samples.size} of its {record.total} answers.",
+            again,
+        )
     if not entry.scores:
-        do = f"medbench rescore {shlex.quote(plugins.shown(folder))} --metric ..."
+        do = f"medbench rescore {shlex.quote(folder)} --metric ..."
         return UserError(f"{folder} has no score", "There is nothing to compare.", do)
-    return Found(folder, record.key, entry, items)
+    return Found(record.folder, entry, items)
 
 
 def _unlike_key(
@@ -255,25 +210,37 @@ def _unlike_key(
 ) -> UserError:
     return UserError(
         f"{then.name}: cannot be compared",
-        f"From baseline to run, {'; '.join(apart(then.key, key))}.",
-        f"Run {command_of(then, root)}; or keep this run: {keeping(folder, against)}",
+        f"From baseline to {plugins.shown(folder)}, {'; '.join(apart(then.key, key))}.",
+        f"Go back to what was and run {_command(then, root)}; "
+        f"or keep this run: {keeping(folder, against)}",
     )
 
 
-def _with_weights(backbone: str) -> str:
-    one = spec.parse(backbone)
-    try:
-        weights = plugins.get("backbone", one.name).parameter("weights")
-    except UserError:
-        return backbone
-    if weights is None or weights.default != "" or one.name in _IN_THE_BOX:
-        return backbone
-    return str(replace(one, values=(*one.values, ("weights", "DIR"))))
+def _command(entry: Entry, root: Path) -> str:
+    """Return the command that makes a run of a cell; a folder of data is `DIR`."""
+    key, shown = entry.key, entry.run
+    if "imported" in key:
+        words = ["import", "FILE", *(word for part in shown for word in (f"--{part}", shown[part]))]
+        return shlex.join(["medbench", *words])
+    backbone: Mapping[str, Any] = key.get("backbone", {})
+    return Request(
+        method=shown["method"],
+        task=shown["task"],
+        backbone=shown["backbone"],
+        data="DIR" if _reads_files(shown["task"]) else "",
+        seed=key["seed"],
+        limit=key["limit"],
+        batch_size=key.get("batch_size"),
+        device=backbone.get("device", "auto"),
+        dtype=backbone.get("dtype", "auto"),
+        preset=key["preset"],
+        out=root,
+    ).command
 
 
-def _needs_files(task: str) -> bool:
+def _reads_files(task: str) -> bool:
     try:
-        plugin = plugins.get("task", spec.parse(task).name)
+        # Tasks without files have examples in their source.
+        return not plugins.get("task", spec.parse(task).name).attributes.get("examples")
     except UserError:
         return False
-    return bool(plugin.attributes.get("passport")) and plugin.name not in _IN_THE_BOX

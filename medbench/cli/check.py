@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +22,9 @@ _NONE = "–"
 _VERDICTS = {
     "worse": "worse",
     "lower": "lower, within the tolerance",
-    "better": "better by {change}; --update to keep it",
+    "better": "better",
     "higher": "higher, within the tolerance",
-    "other": "told only, as neither is better",
+    "neither": "told only: neither is better",
 }
 
 
@@ -77,154 +79,112 @@ def check(
     from medbench import baseline_update
     from medbench import check as checks
 
-    root = out.expanduser()
+    file, root = against.expanduser(), out.expanduser()
     if update:
-        done = baseline_update.update(against.expanduser(), runs, root, tolerance=tolerance)
-        if as_json:
-            click.echo(json.dumps(_update_as_json(done, against), sort_keys=True))
-        else:
-            _tell_update(done, against)
-        return 2 if done.refused else 0
-    found = checks.check(against.expanduser(), runs, root)
-    if as_json:
-        click.echo(json.dumps(_as_json(found, against), sort_keys=True))
+        done = baseline_update.update(file, runs, root, tolerance=tolerance)
+        lines = _update_lines(done, against)
     else:
-        _tell(found, against)
-    return found.code
-
-
-def _tell(found: Check, against: Path) -> None:
-    causes = [", ".join(one.causes) or "same plugins and versions" for one in found.moved]
-    _tell_moved(
-        found.moved,
-        [
-            f"{_verdict(one, found.tolerance)} ({why})"
-            for one, why in zip(found.moved, causes, strict=True)
-        ],
-    )
-    _tell_refused(found.refused)
-    number = dict.fromkeys(_VERDICTS, 0)
-    for one in found.moved:
-        number[one.verdict] += 1
-    parts = [
-        f"{counted(len(found.runs), 'run')} against {against}: "
-        f"{counted(number['worse'], 'score')} worse",
-        f"{number['better']} better",
-        f"{number['lower'] + number['higher'] + number['other']} moved",
-        f"{found.unchanged} unchanged",
-    ]
-    if found.unkept:
-        parts.append(f"{found.unkept} not in it (--update adds them)")
-    if found.refused:
-        parts.append(f"{len(found.refused)} not compared")
-    click.echo(f"{', '.join(parts)}; tolerance {_points(found.tolerance)}")
-
-
-def _tell_update(done: Update, against: Path) -> None:
-    if done.refused:
-        _tell_refused(done.refused)
-        click.echo(f"{against} is as it was", err=True)
-        return
-    for name in done.added:
-        click.echo(f"new: {name}, {counted(len(done.baseline.entries[name].scores), 'score')}")
-    _tell_moved(done.moved, [""] * len(done.moved))
-    for name, parts in done.parts.items():
-        click.echo(f"{name}: {'; '.join(parts)}")
-    click.echo(
-        f"{against}: {counted(len(done.baseline.entries), 'cell')}, {len(done.added)} new; "
-        f"{counted(len(done.moved), 'score')} moved, {done.unchanged} unchanged; "
-        f"tolerance {_points(done.baseline.tolerance)}"
-    )
-
-
-def _tell_moved(moved: Sequence[Moved], remarks: Sequence[str]) -> None:
-    """Print an aligned line a score: cell, metric, both values, change, and a remark."""
-    several = len({(one.cell, one.key) for one in moved}) > len({one.cell for one in moved})
-    lines = [
-        (
-            f"{one.cell} [{one.key}]" if several else one.cell,
-            one.metric,
-            f"{_percent(one.before, one):>6} -> {_percent(one.now, one):>6}",
-            _change(one),
-            remark,
-        )
-        for one, remark in zip(moved, remarks, strict=True)
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)] if lines else []
-    for line in lines:
-        cells = [part.ljust(width) for part, width in zip(line, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())
-
-
-def _tell_refused(refused: Sequence[UserError]) -> None:
-    for error in refused:
+        done = checks.check(file, runs, root)
+        lines = _check_lines(done, against)
+    if as_json:
+        click.echo(_as_json(done))
+        return done.code
+    for error in done.refused:
         what, *more = error.lines()
-        click.echo("\n".join([what, *(f"  {line}" for line in more)]), err=True)
+        click.echo("\n  ".join([what, *more]), err=True)
+    for line in lines:
+        click.echo(line)
+    return done.code
 
 
-def _verdict(one: Moved, tolerance: float) -> str:
-    said = _VERDICTS[one.verdict].format(change=_change(one).lstrip("+-"))
+def _check_lines(found: Check, against: Path) -> Iterator[str]:
+    for run in found.runs:
+        if run.moved:
+            yield run.cell
+            yield f"  {run.folder}: {', '.join(run.causes) or 'same plugins and versions'}"
+            yield from _aligned(
+                [*_values(one.metric, one.before, one.now), _remark(one, found.tolerance)]
+                for one in run.moved
+            )
+    unchanged = sum(run.unchanged for run in found.runs)
+    unkept = sum(run.unkept for run in found.runs)
+    yield (
+        ", ".join(
+            [
+                f"{counted(len(found.runs), 'run')} against {against}: "
+                f"{counted(found.count('worse'), 'score')} worse",
+                f"{found.count('better')} better",
+                f"{found.count('lower', 'higher', 'neither')} moved",
+                f"{unchanged} unchanged",
+                *([f"{unkept} not in it (--update adds them)"] if unkept else []),
+                *([f"{len(found.refused)} not compared"] if found.refused else []),
+            ]
+        )
+        + f"; tolerance {_points(found.tolerance)}"
+    )
+    if told := [str(run.folder) for run in found.runs if run.count("worse", "better")]:
+        words = ["medbench", "check", *told, "--against", str(against), "--update"]
+        yield f"If that was meant, keep it: {shlex.join(words)}"
+
+
+def _update_lines(done: Update, against: Path) -> Iterator[str]:
+    if done.refused:
+        yield f"{against} is as it was"
+        return
+    for one in done.changes:
+        if one.new:
+            yield f"new: {one.cell}, {counted(one.scores, 'score')}"
+        elif one.replaced or one.parts:
+            yield one.cell
+            yield f"  {one.folder}: {', '.join(one.parts) or 'same plugins and versions'}"
+            yield from _aligned(_values(*vars(each).values()) for each in one.replaced)
+    new = sum(one.new for one in done.changes)
+    replaced = sum(len(one.replaced) for one in done.changes)
+    yield (
+        f"{against}: {counted(done.cells, 'cell')}, {new} new; "
+        f"{counted(replaced, 'score')} replaced; tolerance {_points(done.tolerance)}"
+    )
+
+
+def _values(metric: str, before: float | None, now: float | None) -> list[str]:
+    """Return a metric, both values, and the change, in percent and points."""
+    change = 0.0 if before is None or now is None else now - before
+    digits = 2 if abs(change) >= 5e-5 or not change else 4  # enough to see that it moved
+    percents = [_NONE if one is None else f"{100 * one:.{digits}f}" for one in (before, now)]
+    told = _NONE if None in (before, now) else f"{100 * change:+.{digits}f}"
+    return [metric, f"{percents[0]:>6} -> {percents[1]:>6}", told]
+
+
+def _remark(one: Moved, tolerance: float) -> str:
+    """Return the verdict on a score, and what it comes from."""
     parts: list[str] = []
-    if one.verdict in ("worse", "better") and abs(one.change) > tolerance:
+    if one.verdict in ("worse", "better") and abs(one.rise) > tolerance:
         parts.append("beyond the tolerance")
-    if one.verdict == "other" and abs(one.change) > tolerance:
-        said = "beyond the tolerance; told only, as neither is better"
-    if one.lost is not None and (one.lost or one.gained):
+    if one.lost or one.gained:
         parts.append(f"-{one.lost} +{one.gained} answers")
     if one.p is not None and one.p < 1:
         parts.append(f"p = {one.p:.2g}")
-    if not parts:
-        return said
-    return f"{said}: {', '.join(parts)}"
+    said = _VERDICTS[one.verdict]
+    return f"{said}: {', '.join(parts)}" if parts else said
 
 
-def _percent(value: float | None, one: Moved) -> str:
-    return _NONE if value is None else f"{100 * value:.{_digits(one)}f}"
-
-
-def _change(one: Moved) -> str:
-    if one.before is None or one.now is None:
-        return _NONE
-    return f"{100 * one.change:+.{_digits(one)}f}"
-
-
-def _digits(one: Moved) -> int:
-    """Return how many digits of a percentage show that it moved."""
-    return 2 if abs(one.change) >= 5e-5 or not one.change else 4
+def _aligned(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    table = list(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [part.ljust(width) for part, width in zip(row, widths, strict=True)]
+        yield f"  {'  '.join(cells)}".rstrip()
 
 
 def _points(fraction: float) -> str:
     return f"{100 * fraction:g} points"
 
 
-def _as_json(found: Check, against: Path) -> dict[str, Any]:
-    return {
-        "against": str(against),
-        "exit_code": found.code,
-        "tolerance": found.tolerance,
-        "runs": [{"cell": cell, "folder": str(folder)} for cell, folder in found.runs],
-        "moved": [_moved_as_json(one) for one in found.moved],
-        "unchanged": found.unchanged,
-        "unkept": found.unkept,
-        "refused": [error.lines() for error in found.refused],
-    }
+def _as_json(done: Check | Update) -> str:
+    content: dict[str, Any] = {**vars(done), "exit_code": done.code}
+    content["refused"] = [error.lines() for error in done.refused]
+    return json.dumps(content, default=_plain, sort_keys=True)
 
 
-def _update_as_json(done: Update, against: Path) -> dict[str, Any]:
-    return {
-        "against": str(against),
-        "exit_code": 2 if done.refused else 0,
-        "tolerance": done.baseline.tolerance,
-        "cells": sorted(done.baseline.entries),
-        "added": list(done.added),
-        "moved": [_moved_as_json(one) for one in done.moved],
-        "unchanged": done.unchanged,
-        "parts": {name: list(parts) for name, parts in done.parts.items()},
-        "refused": [error.lines() for error in done.refused],
-    }
-
-
-def _moved_as_json(one: Moved) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {**asdict(one), "change": one.change}
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else asdict(value)

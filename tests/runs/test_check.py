@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from medbench import baseline, plugins, spec, store
 ROOT = Path(__file__).resolve().parents[2]
 FILE = "results/baseline.json"
 GREEDY = "greedy on mini with toy, seed 0, matched"
+COMMAND = (
+    "medbench run --method greedy --task mini --backbone toy --data DIR --batch-size 16 "
+    "--device cpu --dtype float32"
+)
 VCD = "vcd on mini with toy, seed 0, matched"
 IDENTITY = {
     "engine": 1,
@@ -155,7 +160,7 @@ def kept(make, check):
     assert (code, err) == (0, [])
     assert out == [
         f"new: {GREEDY}, 1 score",
-        f"{FILE}: 1 cell, 1 new; 0 scores moved, 0 unchanged; tolerance 0.5 points",
+        f"{FILE}: 1 cell, 1 new; 0 scores replaced; tolerance 0.5 points",
     ]
     return folder
 
@@ -175,6 +180,10 @@ def key_of(known, name=GREEDY):
     return known["cells"][name]["key"]
 
 
+def score_of(known):
+    return known["cells"][GREEDY]["scores"]["closed/strict"]
+
+
 # What passes and what fails
 
 
@@ -190,27 +199,29 @@ def test_the_runs_that_were_kept_pass(kept, check):
         (795, "lower, within the tolerance: -5 +0 answers, p = 0.062", 0),
         (794, "worse: beyond the tolerance, -6 +0 answers, p = 0.031", 1),
         (804, "higher, within the tolerance: -0 +4 answers, p = 0.12", 0),
-        (820, "better by 2.00; --update to keep it: beyond the tolerance, -0 +20 answers, p = ", 0),
+        (820, "better: beyond the tolerance, -0 +20 answers, p = 1.9e-06", 0),
     ],
 )
 def test_a_score_may_fall_by_the_tolerance_and_no_further(kept, make, check, right, verdict, code):
     now = make(closed__strict=right)
-    found, (line, summary), err = check(now)
+    found, (cell, run, line, summary, *hint), err = check(now)
     assert (found, err) == (code, [])
+    assert (cell, run) == (GREEDY, f"  {now}: same plugins and versions")
     change = f"{(right - 800) / 10:+.2f}"
-    start = f"{GREEDY}  closed/strict   80.00 ->  {right / 10:.2f}  {change}  "
-    assert line.startswith(start + verdict)
-    assert line.endswith(" (same plugins and versions)")
+    assert line == f"  closed/strict   80.00 ->  {right / 10:.2f}  {change}  {verdict}"
     number = {0: "0 scores", 1: "1 score"}[code]
     assert f": {number} worse, " in summary
+    told = verdict.startswith(("worse", "better"))
+    keep = f"If that was meant, keep it: medbench check {now} --against {FILE} --update"
+    assert hint == ([keep] if told else [])
 
 
 def test_a_fall_within_the_tolerance_fails_if_it_is_significant(make, check):
     check(make(), "--update", "--tolerance", "0.02")
     # Twelve answers lost, none gained: p = 2 / 2**12.
-    code, (line, summary), _ = check(make(closed__strict=788))
+    code, (_, _, line, summary, _), _ = check(make(closed__strict=788))
     assert code == 1
-    assert "-1.20  worse: -12 +0 answers, p = 0.00049 (" in line
+    assert line.endswith("-1.20  worse: -12 +0 answers, p = 0.00049")
     assert summary.endswith("1 score worse, 0 better, 0 moved, 0 unchanged; tolerance 2 points")
     # As many lost in either direction: the same score, and nothing to tell.
     flipped = bits(800, 1000)[::-1]
@@ -225,9 +236,9 @@ def test_images_and_not_questions_are_counted(make, check):
         (folder / store.SCORES).unlink()
         Maker.finish(None, folder, {"closed/strict": given}, an_image=20)
     check(folders[0], "--update", "--tolerance", "0.02")
-    code, (line, _), _ = check(folders[1])
+    code, (_, _, line, _), _ = check(folders[1])
     assert code == 0
-    assert "lower, within the tolerance: -12 +0 answers (" in line, "one image tests nothing: p = 1"
+    assert line.endswith("lower, within the tolerance: -12 +0 answers"), "of one image, p is 1"
 
 
 def test_p_values_are_corrected_for_all_tests_of_the_check(make, check):
@@ -236,20 +247,21 @@ def test_p_values_are_corrected_for_all_tests_of_the_check(make, check):
     check(*runs, "--update", "--tolerance", "0.02")
     worse = [make("greedy", closed__strict=794), make("vcd", closed__strict=794)]
     code, lines, _ = check(worse[0])
-    assert code == 1 and "p = 0.031" in lines[0]
+    assert code == 1 and lines[2].endswith("p = 0.031")
     code, lines, _ = check(*worse)
     assert code == 0
-    assert all("lower, within the tolerance: -6 +0 answers, p = 0.062" in x for x in lines[:2])
+    for line in (lines[2], lines[5]):
+        assert line.endswith("lower, within the tolerance: -6 +0 answers, p = 0.062")
 
 
 def test_scores_that_are_shares_have_the_tolerance_alone(make, check):
     shares = [0.5] * 1000
     check(make(recall__strict=shares), "--update")
     assert content()["cells"][GREEDY]["answers"] == {}
-    code, (line, _), _ = check(make(recall__strict=[0.495] * 1000))
-    assert code == 0 and "lower, within the tolerance (" in line
-    code, (line, _), _ = check(make(recall__strict=[0.494] * 1000))
-    assert code == 1 and "-0.60  worse: beyond the tolerance (" in line
+    code, (_, _, line, _), _ = check(make(recall__strict=[0.495] * 1000))
+    assert code == 0 and line.endswith("lower, within the tolerance")
+    code, (_, _, line, *_), _ = check(make(recall__strict=[0.494] * 1000))
+    assert code == 1 and line.endswith("-0.60  worse: beyond the tolerance")
 
 
 def test_what_moves_by_less_than_is_printed_is_unchanged_unless_nothing_may_fall(make, check):
@@ -257,19 +269,18 @@ def test_what_moves_by_less_than_is_printed_is_unchanged_unless_nothing_may_fall
     less = make(recall__strict=[0.49997] * 1000)
     assert check(less)[1][0].endswith("0 moved, 1 unchanged; tolerance 0.5 points")
     edit(lambda known: known.update(tolerance=0))
-    code, (line, _), _ = check(less)
-    assert code == 1 and "50.0000 -> 49.9970  -0.0030  worse: beyond the tolerance (" in line
+    code, (_, _, line, *_), _ = check(less)
+    assert code == 1 and line.endswith("50.0000 -> 49.9970  -0.0030  worse: beyond the tolerance")
 
 
 @pytest.mark.parametrize("right", [400, 600])
 def test_a_rate_of_yes_is_told_and_never_fails(make, check, right):
     check(make(yes_rate=500), "--update")
-    code, (line, summary), _ = check(make(yes_rate=right))
+    code, (_, _, line, summary), _ = check(make(yes_rate=right))
     assert code == 0
-    assert "beyond the tolerance; told only, as neither is better: " in line
+    assert "  told only: neither is better: " in line
     assert "p = " not in line
     assert ": 0 scores worse, 0 better, 1 moved, " in summary
-    assert "%  told only" not in check(make(yes_rate=501))[1][0]
 
 
 def test_what_made_a_score_move_stands_beside_it(kept, make, check):
@@ -277,9 +288,10 @@ def test_what_made_a_score_move_stands_beside_it(kept, make, check):
         "identity.decoder.source": "0" * 64,
         "versions": {"medbench": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "rich": "2"},
     }
-    code, (line, _), _ = check(make(closed__strict=700, changed=changed))
+    now = make(closed__strict=700, changed=changed)
+    code, (_, line, *_), _ = check(now)
     assert code == 1
-    assert line.endswith("(methods/greedy.py changed, torch 2.8.0 -> 2.13.0)")
+    assert line == f"  {now}: methods/greedy.py changed, torch 2.8.0 -> 2.13.0"
     code, (line,), _ = check(make(changed=changed))
     assert code == 0 and "1 unchanged" in line, "sources and versions alone are no reason to fail"
 
@@ -302,24 +314,33 @@ def test_packages_of_a_metric_are_told(make, check):
     check("a" * 12, "--update")
     score = content()["cells"][GREEDY]["scores"]["bertscore"]
     assert score == {"value": 0.5, "n": 1000, "made_with": {"hash": "f" * 8, "weights": "1.0"}}
-    assert check("b" * 12)[1][0].endswith("(weights 1.0 -> 1.1)")
+    assert check("b" * 12)[1][1].endswith(": bertscore: weights 1.0 -> 1.1")
 
 
-def test_several_cells_are_lines_in_columns(make, check):
-    check(make("greedy"), make("vcd[alpha=0.5]"), make("greedy", closed__strict=5,
-          changed={"identity.seed": 1}), "--update")  # fmt: skip
-    now = [make("greedy", closed__strict=700), make("vcd[alpha=0.5]", closed__strict=799)]
+def test_scores_of_a_run_are_lines_in_columns_below_it(make, check):
+    check(make("greedy", closed__strict=800, yes_rate=500), make("vcd[alpha=0.5]"), "--update")
+    now = [
+        make("greedy", closed__strict=700, yes_rate=90),
+        make("vcd[alpha=0.5]", closed__strict=799),
+    ]
     code, lines, _ = check(*now)
     assert code == 1
-    for column in ("closed/strict", "80.00 -> "):
-        assert lines[0].index(column) == lines[1].index(column) > len(lines[1].split("  ")[0])
-    assert lines[2].startswith(f"2 runs against {FILE}: 1 score worse, 0 better, 1 moved")
+    assert [line for line in lines if not line.startswith(" ")] == [
+        GREEDY,
+        VCD.replace("vcd", "vcd[alpha=0.5]"),
+        f"2 runs against {FILE}: 1 score worse, 0 better, 2 moved, 0 unchanged; "
+        "tolerance 0.5 points",
+        f"If that was meant, keep it: medbench check {now[0]} --against {FILE} --update",
+    ]
+    assert lines[2].startswith("  closed/strict   80.00 ->  70.00  -10.00  worse")
+    assert lines[3].startswith("  yes_rate        50.00 ->   9.00  -41.00  told only")
 
 
-def test_two_runs_of_a_cell_are_told_by_their_keys(kept, make, check):
+def test_two_runs_of_a_cell_are_told_by_their_folders(kept, make, check):
     runs = [make(closed__strict=700), make(closed__strict=600)]
     lines = check(*runs)[1]
-    assert [line.split("  ")[0] for line in lines[:2]] == [f"{GREEDY} [{run.name}]" for run in runs]
+    assert (lines[0], lines[3]) == (GREEDY, GREEDY)
+    assert [line.partition(":")[0].strip() for line in (lines[1], lines[4])] == list(map(str, runs))
 
 
 def test_the_result_as_data(kept, make, check):
@@ -329,16 +350,17 @@ def test_the_result_as_data(kept, make, check):
     found = json.loads(line)
     assert (code, err) == (1, [])
     assert found.pop("refused")[0][0] == f"no run at '{gone}'"
-    (moved,) = found.pop("moved")
+    (run,) = found.pop("runs")
+    assert found == {"exit_code": 1, "tolerance": 0.005}
+    (moved,) = run.pop("moved")
     assert moved.pop("p") < 1e-20
     assert moved == {
-        "cell": GREEDY, "metric": "closed/strict", "key": now.name, "before": 0.8, "now": 0.7,
-        "verdict": "worse", "lost": 100, "gained": 0, "change": -0.1,
-        "causes": ["medbench 0.1.0 -> none", "numpy 2.4.6 -> none", "torch 2.8.0 -> 2.13.0"],
+        "metric": "closed/strict", "before": 0.8, "now": 0.7, "verdict": "worse", "lost": 100,
+        "gained": 0,
     }  # fmt: skip
-    assert found == {
-        "against": FILE, "exit_code": 1, "tolerance": 0.005, "unchanged": 0, "unkept": 0,
-        "runs": [{"cell": GREEDY, "folder": str(now)}],
+    assert run == {
+        "cell": GREEDY, "folder": str(now), "unchanged": 0, "unkept": 0,
+        "causes": ["medbench 0.1.0 -> none", "numpy 2.4.6 -> none", "torch 2.8.0 -> 2.13.0"],
     }  # fmt: skip
 
 
@@ -349,7 +371,7 @@ def test_the_result_as_data(kept, make, check):
     ("path", "value", "said"),
     [
         ("task.version", 2, "task.version: 1 -> 2"),
-        ("task.samples", "b" * 64, "task.samples: aaaaaaaa -> bbbbbbbb"),
+        ("task.samples", "b" * 64, "data (task.samples): aaaaaaaa -> bbbbbbbb"),
         ("task.parameters", {"max_new_tokens": 9}, "task.parameters.max_new_tokens: 5 -> 9"),
         ("backbone.weights", "d" * 64, "backbone.weights: cccccccc -> dddddddd"),
         ("backbone.dtype", "bfloat16", "backbone.dtype: float32 -> bfloat16"),
@@ -357,7 +379,9 @@ def test_the_result_as_data(kept, make, check):
         ("decoder.parameters", {"beams": 4}, "decoder.parameters.beams: 1 -> 4"),
         ("decoder.selection", {"beams": 5}, "decoder.selection.beams: 1 -> 5"),
         ("batch_size", 8, "batch_size: 16 -> 8"),
-        ("engine", 2, "engine: 1 -> 2"),
+        ("engine", 2, "decoding engine: 1 -> 2"),
+        ("tuner", {"name": "lora"}, "tuner.name: none -> lora"),
+        ("later", None, "a part without a value, which only one of them has"),
     ],
 )
 def test_another_run_is_refused_with_the_part_that_differs(kept, make, check, path, value, said):
@@ -367,8 +391,8 @@ def test_another_run_is_refused_with_the_part_that_differs(kept, make, check, pa
     assert code == 2
     assert err == [
         f"{GREEDY}: cannot be compared",
-        f"  From baseline to run, {said}.",
-        "  Run medbench run --method greedy --task mini --backbone toy --device cpu; "
+        f"  From baseline to {shown}, {said}.",
+        f"  Go back to what was and run {COMMAND}; "
         f"or keep this run: medbench check {shown} --against {FILE} --update",
     ]
     assert out == [
@@ -377,7 +401,7 @@ def test_another_run_is_refused_with_the_part_that_differs(kept, make, check, pa
     ]
     code, out, err = check(now, "--update")
     assert (code, err) == (0, [])
-    assert out[0] == f"{GREEDY}: {said}"
+    assert out[:2] == [GREEDY, f"  {now}: {said}"]
     assert check(now)[0] == 0
 
 
@@ -409,10 +433,12 @@ def test_a_part_of_the_data_is_refused_for_check_and_for_update(kept, make, chec
     now = make(changed=changed)
     before = Path(FILE).read_bytes()
     for words in ((), ("--update",)):
-        code, _, err = check(now, *words)
+        code, out, err = check(now, *words)
         assert code == 2
-        assert err[:2] == [f"{now} is a part of a run", "  3 samples lacked an image or an answer."]
-    assert err[-1] == f"{FILE} is as it was"
+        shown = now.relative_to(Path.cwd())
+        assert err[0] == f"{shown} is a part of a run"
+        assert err[1] == "  3 samples lacked an image or an answer."
+    assert out == [f"{FILE} is as it was"]
     assert Path(FILE).read_bytes() == before
 
 
@@ -436,7 +462,7 @@ def test_a_score_that_the_run_lacks(make, check):
     assert "recall/strict" in content()["cells"][GREEDY]["scores"]
     code, out, err = check(now, "--update")
     assert (code, err) == (0, [])
-    assert out[0].split() == [*GREEDY.split(), "recall/strict", "50.00", "->", "–", "–"]
+    assert out[2].split() == ["recall/strict", "50.00", "->", "–", "–"]
     assert "recall/strict" not in content()["cells"][GREEDY]["scores"]
 
 
@@ -469,30 +495,33 @@ def test_a_cell_without_a_run(kept, make, check):
     assert err == [
         f"{GREEDY}: no run",
         "  None in results/runs is of this cell.",
-        "  Make it: medbench run --method greedy --task mini --backbone toy --device cpu",
+        f"  Make it: {COMMAND}",
     ]
-    assert check("--out", "elsewhere")[2][2].endswith("--device cpu --out elsewhere")
+    assert check("--out", "elsewhere")[2][2] == f"  Make it: {COMMAND} --out elsewhere"
 
 
 @pytest.mark.parametrize(
     ("method", "changed", "words"),
     [
-        ("greedy", {"batch_size": 8}, "--batch-size 8 --device cpu"),
-        ("greedy", {"seed": 3, "limit": 20}, "--seed 3 --limit 20 --device cpu"),
-        ("vcd[alpha=0.5]", {}, "--device cpu"),
+        ("greedy", {"batch_size": 8}, "--batch-size 8 --device cpu --dtype float32"),
+        (
+            "greedy",
+            {"seed": 3, "limit": 20},
+            "--seed 3 --limit 20 --batch-size 16 --device cpu --dtype float32",
+        ),
+        ("vcd[alpha=0.5]", {}, "--batch-size 16 --device cpu --dtype float32"),
         (
             "greedy",
             {"backbone.dtype": "bfloat16", "backbone.device": "cuda", "preset": "published"},
-            "--batch-size 16 --device cuda --preset published",
+            "--batch-size 16 --device cuda --dtype bfloat16 --preset published",
         ),
-        ("greedy", {"backbone.dtype": "bfloat16"}, "--batch-size 16 --device cpu --dtype bfloat16"),
     ],
 )
 def test_the_command_of_a_cell_asks_for_all_of_it(make, check, method, changed, words):
     check(make(method, changed={f"identity.{k}": v for k, v in changed.items()}), "--update")
     err = check("--out", "results/runs/none")[2]
     shown = "'vcd[alpha=0.5]'" if "[" in method else method
-    expected = f"medbench run --method {shown} --task mini --backbone toy {words}"
+    expected = f"medbench run --method {shown} --task mini --backbone toy --data DIR {words}"
     assert err[2] == f"  Make it: {expected} --out results/runs/none"
 
 
@@ -524,11 +553,11 @@ def test_one_unfinished_run_in_a_folder_does_not_keep_the_others_from_being_comp
 def test_broken_runs(kept, make, check):
     broken = make()
     (broken / store.RUN).write_text("{}")
-    assert check(broken)[2][0] == f"{broken} is broken"
+    assert check(broken)[2][0] == f"cannot read {broken / store.RUN}"
     (broken / store.RUN).write_text((kept / store.RUN).read_text())
     (broken / store.SAMPLES).write_text("")
     assert check(broken)[2][:2] == [
-        f"{broken} is broken",
+        f"{broken.relative_to(Path.cwd())} is broken",
         "  samples.jsonl has 0 of its 1000 answers.",
     ]
     (broken / store.SCORES).write_text("{")
@@ -537,6 +566,59 @@ def test_broken_runs(kept, make, check):
     code, _, err = check()
     assert code == 2
     assert err[1].endswith("; 2 there cannot be read, see: medbench list runs.")
+
+
+def test_a_run_with_a_broken_line(kept, make, check):
+    """Its score counts an answer that cannot be read."""
+    broken = make()
+    path, shown = broken / store.SAMPLES, broken.relative_to(Path.cwd())
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:41], lines[41][:9], *lines[42:]]) + "\n")
+    code, out, err = check(broken, kept)
+    assert code == 2
+    assert "1 run against" in out[0] and "1 unchanged, 1 not compared" in out[0]
+    assert err[0] == f"line 42 of {path} is broken"
+    assert err[1].startswith("  JSONDecodeError: ")
+    assert err[2] == (
+        f"  Delete that line and {shown}/scores.json, then go on: "
+        "medbench run --method greedy --task mini --backbone toy"
+    )
+    path.write_text("\n".join([*lines[:-1], lines[-1][:9]]))
+    code, _, err = check(broken)
+    assert code == 2 and err[1] == "  samples.jsonl has 999 of its 1000 answers."
+    lines[0] = json.dumps({**json.loads(lines[0]), "scores": {"closed/strict": "yes"}})
+    path.write_text("\n".join(lines) + "\n")
+    code, _, err = check(broken)
+    assert code == 2 and err[:2] == [
+        f"{shown} is broken",
+        "  could not convert string to float: 'yes'.",
+    ]
+
+
+@pytest.mark.parametrize("name", [store.RUN, store.SCORES])
+def test_a_run_of_a_newer_medbench(kept, make, check, name):
+    path = make() / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
+    code, _, err = check(path.parent)
+    assert code == 2
+    assert err[0] == f"{path} is from a newer medbench"
+    assert err[2].startswith("  Upgrade medbench")
+
+
+def test_a_run_that_is_not_there(kept, check):
+    code, _, err = check("results/runs/mini/toy/vcd")
+    assert code == 2
+    assert err[0] == "no run at 'results/runs/mini/toy/vcd'"
+
+
+def test_a_run_without_any_score(kept, make, check):
+    empty = make(closed__strict=[None] * 1000).relative_to(Path.cwd())
+    code, _, err = check(empty)
+    assert code == 2 and err == [
+        f"{empty} has no score",
+        "  There is nothing to compare.",
+        f"  medbench rescore {empty} --metric ...",
+    ]
 
 
 def test_a_run_of_an_earlier_source_is_not_taken_for_one_of_today(kept, plugin, make, check):
@@ -553,8 +635,8 @@ def test_a_run_of_an_earlier_source_is_not_taken_for_one_of_today(kept, plugin, 
     ]
     assert check(run)[0] == 0, "who names it means it"
     make("mine", closed__strict=700, name="0" * 12)
-    code, (line, *_), _ = check()
-    assert code == 1 and line.endswith("(methods/mine.py changed)")
+    code, (_, line, *_), _ = check()
+    assert code == 1 and line.endswith(": methods/mine.py changed")
 
 
 def test_of_several_runs_of_today_the_latest_counts(kept, make, check):
@@ -574,9 +656,9 @@ def test_runs_that_are_not_in_the_baseline_are_not_looked_at_unless_they_are_nam
 def test_worse_counts_more_than_what_cannot_be_compared(kept, make, check):
     worse = make(closed__strict=700)
     other = make("vcd")
-    code, lines, err = check(worse, other, "nothing")
+    code, (*_, summary, _), err = check(worse, other, "nothing")
     assert code == 1
-    assert "1 score worse" in lines[-1] and "2 not compared" in lines[-1]
+    assert "1 score worse" in summary and "2 not compared" in summary
     assert len(err) == 6
     assert check(other, "nothing")[0] == 2
 
@@ -603,11 +685,73 @@ def test_another_adapter_is_told_where_no_source_changed(make, check):
     changed = {"identity.tuner": tuner, "identity.adapter": "a" * 12}
     check(make("lora", changed=changed), "--update")
     changed["identity.adapter"] = "b" * 12
-    line = check(make("lora", closed__strict=700, changed=changed))[1][0]
-    assert line.endswith("(another adapter or training data (aaaaaaaa -> bbbbbbbb))")
+    line = check(make("lora", closed__strict=700, changed=changed))[1][1]
+    assert line.endswith(": another adapter or training data (aaaaaaaa -> bbbbbbbb)")
     changed["identity.tuner"] = {**tuner, "source": "2" * 64}
-    line = check(make("lora", closed__strict=700, changed=changed))[1][0]
-    assert line.endswith("(methods/lora.py changed)")
+    line = check(make("lora", closed__strict=700, changed=changed))[1][1]
+    assert line.endswith(": methods/lora.py changed")
+
+
+# Runs that medbench made
+
+
+def test_a_run_and_what_became_of_it(place, medbench, check):
+    """From answers to the exit code: right answers are kept, and then some are lost."""
+    run = "run", "--method", "greedy", "--task", "mini", "--backbone", "toy", "--device", "cpu"
+    assert medbench(*run)[0] == 0
+    (folder,) = Path("results/runs").glob("mini/toy/greedy/*")
+
+    def answer(wrong):
+        rows = store.read_rows(folder)
+        for at, row in enumerate(rows):
+            row["output"] = "lungs?" if at in wrong else row["gold"]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / store.SAMPLES).write_text(text)
+        assert medbench("rescore", folder)[0] == 0
+
+    answer(wrong=())
+    assert check(folder, "--update")[0] == 0
+    assert check() == check(folder) and check()[0] == 0
+    answer(wrong=range(21))
+    code, lines, err = check()
+    assert (code, err) == (1, [])
+    assert lines[0] == GREEDY
+    metrics = ("closed/paper", "closed/strict", "recall/paper")
+    for metric, line in zip(metrics, lines[2:5], strict=True):
+        assert line.startswith(f"  {metric}")
+        assert "100.00 ->   0.00  -100.00  worse: beyond the tolerance" in line
+    # Seven images lost it all, p = 2 / 2**7, and what is tested is counted.
+    p = 2 / 2**7 * len(content()["cells"][GREEDY]["answers"])
+    assert lines[2].endswith(f"-7 +0 answers, p = {p:.2g}")
+
+
+def test_answers_of_another_program(place, medbench, check):
+    """Other answers are the same cell: they are what is compared."""
+    from medbench.cell import prepare_task
+
+    samples = prepare_task("mini", "", "test")[1]
+
+    def answers(wrong):
+        lines = (
+            json.dumps({"id": one.id, "output": "no idea" if at < wrong else one.answer})
+            for at, one in enumerate(samples)
+        )
+        Path("answers.jsonl").write_text("\n".join(lines) + "\n")
+        words = "--task", "mini", "--method", "theirs", "--backbone", "theirs"
+        assert medbench("import", "answers.jsonl", *words)[0] == 0
+
+    answers(wrong=0)
+    assert check("results/runs", "--update")[0] == 0
+    assert check()[0] == 0
+    (folder,) = Path("results/runs").glob("mini/*/*/*")
+    shutil.rmtree(folder)
+    assert check()[2] == [
+        "theirs on mini with theirs, seed 0, imported: no run",
+        "  None in results/runs is of this cell.",
+        "  Make it: medbench import FILE --backbone theirs --method theirs --task mini",
+    ]
+    answers(wrong=21)
+    assert check()[0] == 1
 
 
 # The file
@@ -620,7 +764,7 @@ def test_an_update_of_the_same_runs_leaves_the_same_bytes(make, check):
     for arguments in (runs, runs[:1], [runs[1], runs[0]], []):
         code, out, _ = check(*arguments, "--update")
         assert code == 0
-        assert f"{FILE}: 2 cells, 0 new; 0 scores moved, " in out[0] and len(out) == 1
+        assert out == [f"{FILE}: 2 cells, 0 new; 0 scores replaced; tolerance 0.5 points"]
         assert Path(FILE).read_bytes() == before
     Path(FILE).unlink()
     check(runs[1], "--update")
@@ -635,38 +779,39 @@ def test_an_update_says_what_moved_and_keeps_the_other_cells(kept, make, check):
     code, out, err = check(now, "--update")
     assert (code, err) == (0, [])
     assert out == [
-        f"{GREEDY}  closed/strict   80.00 ->  85.00  +5.00",
-        f"{GREEDY}: methods/greedy.py changed",
-        f"{FILE}: 2 cells, 0 new; 1 score moved, 0 unchanged; tolerance 0.5 points",
+        GREEDY,
+        f"  {now}: methods/greedy.py changed",
+        "  closed/strict   80.00 ->  85.00  +5.00",
+        f"{FILE}: 2 cells, 0 new; 1 score replaced; tolerance 0.5 points",
     ]
     assert content()["cells"][VCD] == before
     assert content()["cells"][GREEDY]["scores"]["closed/strict"]["value"] == 0.85
     code, (line,), _ = check(now, "--update", "--json")
-    assert json.loads(line) == {
-        "against": FILE, "exit_code": 0, "tolerance": 0.005, "cells": [GREEDY, VCD], "added": [],
-        "moved": [], "unchanged": 1, "parts": {}, "refused": [],
-    }  # fmt: skip
+    found = json.loads(line)
+    (change,) = found.pop("changes")
+    assert found == {"cells": 2, "exit_code": 0, "refused": [], "tolerance": 0.005}
+    assert (change["cell"], change["folder"], change["replaced"]) == (GREEDY, str(now), [])
 
 
 def test_without_a_run_an_update_takes_one_for_each_cell_and_adds_none(kept, make, check):
     make("vcd")
     make(closed__strict=850, changed={"started": "2027-01-01T00:00:00Z"})
-    assert check("--update")[1][-1].startswith(f"{FILE}: 1 cell, 0 new; 1 score moved")
+    assert check("--update")[1][-1].startswith(f"{FILE}: 1 cell, 0 new; 1 score replaced")
     # A cell's run of another batch size is taken for it where there is no other.
     for folder in kept.parent.iterdir():
         (folder / store.SCORES).unlink()
-    make(changed={"identity.batch_size": 8})
+    now = make(changed={"identity.batch_size": 8}).relative_to(Path.cwd())
     code, out, _ = check("--update")
-    assert code == 0 and f"{GREEDY}: batch_size: 16 -> 8" in out
+    assert code == 0 and out[:2] == [GREEDY, f"  {now}: batch_size: 16 -> 8"]
 
 
 def test_two_runs_of_one_cell_cannot_both_be_kept(kept, make, check):
     other = make(changed={"identity.batch_size": 8})
-    code, _, err = check(kept, other, "--update")
+    code, out, err = check(kept, other, "--update")
     assert code == 2
     assert err[0] == f"{GREEDY}: two runs"
     assert err[1] == f"  {kept} and {other} differ in batch_size: 16 -> 8."
-    assert err[3] == f"{FILE} is as it was"
+    assert out == [f"{FILE} is as it was"]
 
 
 def test_a_spec_written_otherwise_is_the_same_cell(kept, make, check):
@@ -715,11 +860,16 @@ def test_a_file_of_a_newer_schema(kept, check):
         (lambda known: known.pop("cells"), "It lacks 'cells'."),
         (lambda known: known.update(tolerance=-1), "ValueError: a tolerance is a fraction, not -1"),
         (lambda known: known.update(cells=[]), "AttributeError"),
+        (
+            lambda known: score_of(known).update(value=float("nan")),
+            f"ValueError: {GREEDY} has nan for closed/strict",
+        ),
+        (lambda known: score_of(known).update(value="high"), "ValueError: could not convert"),
         (lambda known: known["cells"][GREEDY].pop("scores"), "It lacks 'scores'."),
         (lambda known: known["cells"][GREEDY].pop("made_with"), "It lacks 'made_with'."),
         (lambda known: key_of(known).pop("task"), "It lacks 'task'."),
         (
-            lambda known: known["cells"][GREEDY]["answers"]["closed/strict"].update(right=["AA=="]),
+            lambda known: known["cells"][GREEDY]["answers"]["closed/strict"].update(right="AA=="),
             f"ValueError: {GREEDY} has not one answer for each of its closed/strict",
         ),
     ],
@@ -752,10 +902,10 @@ def test_a_score_taken_out_by_hand_is_no_longer_guarded(make, check):
     assert code == 0 and "1 unchanged, 1 not in it" in line
 
 
-def test_lines_of_the_file_are_short_and_sorted(make, check):
+def test_the_file_has_a_line_a_score_and_is_sorted(make, check):
     check(make("vcd"), make("greedy", yes_rate=500, closed__strict=800), "--update")
     text = Path(FILE).read_text()
-    assert max(map(len, text.splitlines())) <= 100
+    assert all(len(line) <= 100 or '"right": "' in line for line in text.splitlines())
     assert text.endswith("}\n")
     assert '        "closed/strict": {"value": 0.8, "n": 1000},\n' in text
     cells = content()["cells"]
@@ -801,14 +951,33 @@ def test_the_workflow_of_the_page_is_valid_and_uses_what_there_is(medbench):
     (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     workflow = yaml.safe_load(text)
     # YAML 1.1 reads `on` as a truth value.
-    assert {"pull_request"} <= set(workflow.get("on", workflow.get(True)))
+    assert {"pull_request", "push"} <= set(workflow.get("on", workflow.get(True)))
     (job,) = workflow["jobs"].values()
-    commands = "\n".join(step["run"] for step in job["steps"] if "run" in step)
-    assert "pip install -c constraints.txt" in commands
-    for verb, arguments in re.findall(r"medbench (\w+)(.*)", commands):
+    steps = job["steps"]
+    assert [one["uses"].partition("@")[0] for one in steps if "uses" in one] == [
+        "actions/checkout",
+        "actions/setup-python",
+        "actions/upload-artifact",
+    ]
+    assert steps[-1]["if"] == "failure()" and steps[-1]["with"]["path"] == "results/runs"
+    commands = "\n".join(step["run"] for step in steps if "run" in step)
+    for name in re.findall(r"-c (\S+)", commands):
+        assert (ROOT / name).is_file()
+    verbs = re.findall(r"medbench (\w+)(.*)", commands)
+    assert [verb for verb, _ in verbs] == ["run", "check"]
+    for verb, arguments in verbs:
         options = medbench(verb, "--help")[1]
         for option in re.findall(r"--[\w-]+", arguments):
             assert option in options, (verb, option)
+
+
+def test_commands_of_the_page_are_ones_that_there_are(medbench):
+    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^medbench (\w+)([^#\n]*)", page, re.MULTILINE)
+    assert len(commands) > 3
+    for verb, arguments in commands:
+        options = medbench(verb, "--help")[1]
+        assert all(one in options for one in re.findall(r"--[\w-]+", arguments)), (verb, arguments)
 
 
 _METHOD = '''"""Mine."""
