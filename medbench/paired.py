@@ -6,9 +6,9 @@ how far other seeds would have led elsewhere is told by their spread, and is not
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import sys
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import NormalDist
 from typing import Literal
 
@@ -17,7 +17,11 @@ import numpy as np
 LEVEL, POWER = 0.05, 0.8
 # Differences of means of a few small fractions: what is below this is zero and rounding.
 _ZERO = 1e-12
-_DRAWS_AT_ONCE = 1000
+# An interval is made of so many resamples, however many more a p needs: the same comparison has the
+# same interval wherever it is printed.
+_OF_INTERVALS = 10_000
+# As many drawn images as fit in a processor's cache.
+_IMAGES_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Paired:
 
     Attributes:
         gap: second minus first, as a fraction.
-        low, high: 95 % interval of it, clustered by image; None with fewer than two images.
+        low, high: 95 % interval of it, clustered by image, of 10 000 resamples at most; None with
+            fewer than two images.
         p: two-sided, that there is no gap; None with fewer than two images.
         test: "mcnemar", exact over images, where every answer is right or wrong; else "bootstrap".
         n, groups: questions and images.
@@ -59,7 +64,8 @@ class Images:
 
     Args:
         groups: the image of each question.
-        resamples: number of resamples; seed: of the draws.
+        resamples: number of resamples; more of them begin with those that fewer would be.
+        seed: of the draws.
     """
 
     def __init__(
@@ -69,38 +75,48 @@ class Images:
         number: dict[Hashable, int] = {}
         self.of = np.array([number.setdefault(one, len(number)) for one in groups], dtype=np.intp)
         self.count = len(number)
-        self._resamples, self._seed = resamples, seed
+        self.resamples = resamples
+        self._generator = np.random.default_rng(seed)
+        self._drawn: list[tuple[np.ndarray, np.ndarray]] = []
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Return the sum of each image's values [images], for values [questions]."""
         return np.bincount(self.of, weights=values, minlength=self.count)
 
-    @cached_property
-    def drawn(self) -> np.ndarray:
-        """How often each resample holds each image, [resamples, images]."""
-        generator = np.random.default_rng(self._seed)
-        times = np.empty((self._resamples, self.count), dtype=np.uint16)
-        for row in times:
-            picked = generator.integers(self.count, size=self.count)
-            row[:] = np.bincount(picked, minlength=self.count)
-        return times
-
-    def resampled(self, values: np.ndarray) -> np.ndarray:
+    def resampled(self, values: np.ndarray, at_most: int | None = None) -> np.ndarray:
         """Return the mean of each resample [resamples], for values [questions].
 
         Whole images are drawn; the mean is over all the questions drawn.
+
+        Args:
+            values: one a question.
+            at_most: leave out the resamples after so many.
         """
-        return self._totals(self.sums(values)) / self._sizes
+        wanted = self.resamples if at_most is None else min(at_most, self.resamples)
+        sums = self.sums(values)
+        means = [times @ sums / sizes for times, sizes in self._blocks(wanted)]
+        return np.concatenate(means)[:wanted]
 
-    @cached_property
-    def _sizes(self) -> np.ndarray:
-        return self._totals(self.sums(np.ones(len(self.of))))
+    def _blocks(self, wanted: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield how often resamples hold each image, and of how many questions they are.
 
-    def _totals(self, sums: np.ndarray) -> np.ndarray:
-        """Return the sum over each resample [resamples], for the sum of each image [images]."""
-        # Numpy multiplies floats only: a block of whole numbers at a time is made into some.
-        starts = range(0, self._resamples, _DRAWS_AT_ONCE)
-        return np.concatenate([self.drawn[at : at + _DRAWS_AT_ONCE] @ sums for at in starts])
+        The blocks, [rows, images] and [rows], have so many rows together or some more. They are
+        drawn when they are first wanted, and kept for the next comparison.
+        """
+        rows = max(1, _IMAGES_AT_ONCE // self.count)
+        for at in range(-(-wanted // rows)):
+            if at == len(self._drawn):
+                self._drawn.append(self._draw(rows))
+            yield self._drawn[at]
+
+    def _draw(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        picked = self._generator.integers(self.count, size=(rows, self.count))
+        # Images of one row are told from those of another, so that all are counted at once.
+        picked += np.arange(rows)[:, None] * self.count
+        times = np.bincount(picked.ravel(), minlength=picked.size).reshape(picked.shape)
+        sizes = times @ self.sums(np.ones(len(self.of)))
+        # A byte is enough: the chance that one image is drawn 256 times is below 1 / 256!.
+        return times.astype(np.uint8), sizes
 
 
 def compare(first: np.ndarray, second: np.ndarray, images: Images) -> Paired:
@@ -124,9 +140,11 @@ def compare(first: np.ndarray, second: np.ndarray, images: Images) -> Paired:
     gap = float(differences.mean())
     if images.count < 2:
         return Paired(gap, None, None, None, test, differences.size, images.count, None)
-    means = images.resampled(differences)
+    # An exact p needs no resamples, and its interval not those beyond the first.
+    means = images.resampled(differences, _OF_INTERVALS if judged else None)
     means[np.abs(means) < _ZERO] = 0.0
-    low, high = np.quantile(means, (LEVEL / 2, 1 - LEVEL / 2))
+    of_interval = means[:_OF_INTERVALS]
+    low, high = np.quantile(of_interval, (LEVEL / 2, 1 - LEVEL / 2))
     if judged:
         # Whole numbers: right answers of all seeds, each method's as often as the other has seeds.
         scaled = len(first) * second.sum(axis=0) - len(second) * first.sum(axis=0)
@@ -141,7 +159,7 @@ def compare(first: np.ndarray, second: np.ndarray, images: Images) -> Paired:
         test=test,
         n=differences.size,
         groups=images.count,
-        standard_error=float(means.std(ddof=1)),
+        standard_error=float(of_interval.std(ddof=1)),
     )
 
 
@@ -168,7 +186,9 @@ def flip_signs(differences: np.ndarray) -> float:
         chance[size:] += chance[:-size]
         chance /= 2
     # Their part less the others' is far from zero on either side alike.
-    return float(min(1.0, 2 * chance[: (reach - far) // 2 + 1].sum()))
+    p = 2 * float(chance[: (reach - far) // 2 + 1].sum())
+    # Beyond some thousand images that agree, p is smaller than any number, but it is not 0.
+    return min(1.0, max(p, sys.float_info.min))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -180,9 +200,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     if not p_values:
         return []
     # A second of imports, which only those who test pay.
-    from statsmodels.stats.multitest import multipletests
+    from statsmodels.stats.multitest import (  # pyright: ignore[reportMissingTypeStubs]
+        multipletests,
+    )
 
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+    return np.asarray(multipletests(p_values, method="holm")[1], dtype=np.float64).tolist()
 
 
 def _is_judged(values: np.ndarray) -> bool:

@@ -1,10 +1,12 @@
 """The benchmarks run, so that they are there when someone needs them."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,10 +62,34 @@ def test_the_metrics_benchmark_prints_a_row_for_each_metric():
 
 def test_the_simulation_prints_a_row_for_each_correlation():
     words = ["--simulations", "3", "--resamples", "200"]
-    for case in ("few images", "SLAKE open"):
+    for case in ("12 images", "SLAKE open"):
         rows = printed("intervals.py", [*words, "--case", case])
         names = [tuple(cell.removeprefix("| ") for cell in row[:2]) for row in rows]
         shown = [(case, correlation) for correlation in ("none", "moderate", "strong")]
-        assert names == [("case", "correlation"), *shown] * 6
-        # Every rate has its error.
-        assert all(cell.count(" ± ") == 1 for row in rows[5:8] for cell in row[2:])
+        assert names == [("case", "correlation"), *shown] * 7
+        # Every rate has its error: of five tables all cells, of one all but the gap itself.
+        rates = [row[2:] for start in (5, 9, 13, 17, 25) for row in rows[start : start + 3]]
+        rates += [row[3:] for row in rows[21:24]]
+        assert all(cell.count(" ± ") == 1 for row in rates for cell in row)
+
+
+def test_the_simulation_sees_what_clustering_does():
+    words = ["--simulations", "100", "--resamples", "200", "--case", "12 images"]
+    rows = printed("intervals.py", words)
+    strong = rows[7][2:]
+    images, questions = (float(cell.split(" ± ")[0]) for cell in strong)
+    assert questions < 70 < 80 < images
+
+
+def test_the_simulated_answers_have_the_scores_that_are_said_to_be_true():
+    module = runpy.run_path(str(ROOT / "benchmarks" / "intervals.py"))
+    generator = np.random.default_rng(0)
+    for name, case in module["CASES"].items():
+        for effects in module["CORRELATIONS"].values():
+            setting = module["Setting"](case, effects, resamples=1)
+            levels, owns = (0, -0.4, case.level(case.score(0) - 0.1)), (0, effects.own, 3)
+            drawn = [setting.answers(levels, generator, owns).mean(axis=1) for _ in range(400)]
+            found, error = np.mean(drawn, axis=0), np.std(drawn, axis=0) / 400**0.5
+            true = [case.score(0), case.score(-0.4), case.score(0) - 0.1]
+            assert (abs(found - true) < 4 * error).all(), name
+            assert (error < 0.01).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
     from medbench.figures.placement import Fit
 
 _PATH = click.Path(path_type=Path)
-_OUTPUT = click.option(
-    "--output", type=_PATH, required=True, help="File to draw: .svg, .png or .pdf."
-)
+_OUTPUT = click.option("--output", type=_PATH, required=True, help="File to draw: .svg or .png.")
 _OUT = click.option(
     "--out",
     type=_PATH,
@@ -28,7 +27,6 @@ _OUT = click.option(
 _TASK = click.option("--task", default="", help="Only runs on this task.")
 _BACKBONE = click.option("--backbone", default="", help="Only runs with this backbone.")
 _PRESET = click.option("--preset", default="", help="Only runs of this preset.")
-_SEEDS = click.option("--seeds", default="", help="Only these seeds: 0,1,2 or 0-4.")
 
 
 @click.group(cls=Verbs, subcommand_metavar="VERB [ARGUMENTS]")
@@ -39,12 +37,11 @@ def plot() -> None:
 @plot.command()
 @click.argument("what")
 @_OUTPUT
-@click.option("--method", default="a3tune", show_default=True, help="Whose parameter WHAT is.")
+@click.option("--method", default="", help="Whose parameter WHAT is. [a3tune]")
 @click.option("--metric", multiple=True, help="In place of the figure's; several: by commas.")
 @_TASK
 @_BACKBONE
 @_PRESET
-@_SEEDS
 @_OUT
 def ablation(
     what: str,
@@ -54,37 +51,32 @@ def ablation(
     task: str,
     backbone: str,
     preset: str,
-    seeds: str,
     out: Path,
 ) -> None:
-    """Draw scores along a parameter, or as bars.
+    """Draw scores along a parameter, or method by method.
 
     WHAT is a figure of the A3Tune paper (4, 5a, 5b, 7a, 7b, 8), a file that describes one, or a
     parameter of --method.
 
     \b
-    medbench plot ablation 8 --output lambda.pdf
+    medbench plot ablation 8 --output lambda.svg
     medbench plot ablation R --task phantom --metric closed/strict --output heads.png
     """
-    from dataclasses import replace
-
     from medbench.figures import style
+    from medbench.figures.gather import Asked, finished
     from medbench.figures.layout import read
-    from medbench.figures.runs import Where, finished, numbers
 
     style.check_output(output)
     layout = read(what, method)
-    asked = tuple(item for option in metric for item in spec.split(option, ",") if item)
-    layout = replace(layout, metrics=asked or layout.metrics)
-    where = Where(out, task or layout.task, backbone, preset, numbers(seeds))
-    records = finished(where)
-    from medbench.figures.ablation import arrange, draw
+    metrics = [item for option in metric for item in spec.split(option, ",") if item]
+    asked = Asked(task, backbone, preset)
+    records = finished(out, asked)
+    from medbench.figures.ablation import arrange
+    from medbench.figures.ablation_picture import draw
 
-    figure = arrange(layout, records, where)
+    figure = arrange(layout, records, asked, metrics)
     draw(figure, output)
-    for line in figure.missing:
-        click.echo(line, err=True)
-    click.echo(str(output))
+    _tell(output, figure.told)
 
 
 @plot.command()
@@ -119,65 +111,66 @@ def attention(
     RUN is a run's folder, a key, or a method; of several seeds the first is shown.
 
     \b
-    medbench plot attention lora a3tune --output attention.pdf
+    medbench plot attention lora a3tune --output attention.png
     medbench plot attention a3tune --sample test-30000001-1 --output one.png
     """
     from medbench.figures import style
-    from medbench.figures.runs import Where, finished
+    from medbench.figures.gather import Asked, finished, narrowed
 
     style.check_output(output)
+    asked = Asked(task, backbone, preset)
     folders = all(Path(name).expanduser().is_dir() for name in names)
-    records = [] if folders else finished(Where(out, task, backbone, preset))
+    records = [] if folders else narrowed(finished(out, asked), asked)
     from medbench.choose import side
-    from medbench.figures.attention import arrange, draw
+    from medbench.figures.attention import arrange
+    from medbench.figures.attention_picture import draw
 
     sides = [side(name, out, records) for name in names]
     figure = arrange(sides, samples=sample, data=data, fit=fit, show_restricted=show_restricted)
     draw(figure, output)
-    click.echo(str(output))
+    _tell(output)
 
 
 @plot.command()
 @_OUTPUT
-@click.option("--metric", default="closed/strict", show_default=True, help="Its score.")
+@click.option("--metric", default="closed/strict", show_default=True, help="The score.")
 @click.option(
     "--cost",
     "kind",
-    type=click.Choice(["seconds", "forwards", "memory"]),
+    type=click.Choice(["seconds", "forwards"]),
     default="seconds",
     show_default=True,
-    help="seconds and memory of one machine; forwards: tokens through the model per new one.",
+    help="seconds: of one machine; forwards: tokens through the model per new one.",
 )
 @_TASK
 @_BACKBONE
 @_PRESET
-@_SEEDS
 @_OUT
 def cost(
-    output: Path,
-    metric: str,
-    kind: Kind,
-    task: str,
-    backbone: str,
-    preset: str,
-    seeds: str,
-    out: Path,
+    output: Path, metric: str, kind: Kind, task: str, backbone: str, preset: str, out: Path
 ) -> None:
     """Draw score against cost, for all methods that have runs on a task with a backbone.
 
     \b
-    medbench plot cost --task phantom --metric closed/strict --output cost.pdf
+    medbench plot cost --task phantom --metric closed/strict --output cost.svg
     medbench plot cost --cost forwards --output forwards.svg
     """
     from medbench.figures import style
-    from medbench.figures.runs import Where, finished, numbers
+    from medbench.figures.gather import Asked, finished
 
     style.check_output(output)
-    records = finished(Where(out, task, backbone, preset, numbers(seeds)))
-    from medbench.figures.cost import arrange, draw
+    asked = Asked(task, backbone, preset)
+    records = finished(out, asked)
+    from medbench.figures.cost import arrange
+    from medbench.figures.cost_picture import draw
 
-    figure = arrange(records, metric, kind)
+    figure = arrange(records, asked, metric=metric, kind=kind)
     draw(figure, output)
-    for line in figure.left_out:
+    _tell(output, figure.told)
+
+
+def _tell(output: Path, lines: Sequence[str] = ()) -> None:
+    """Print what is not in a figure, and where it is."""
+    for line in lines:
         click.echo(line, err=True)
     click.echo(str(output))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from medbench import canonical, plugins, spec
 from medbench.errors import UserError
-from medbench.figures.layout import as_written
 from medbench.parameters import Parameter
 from medbench.spec import Spec
 from medbench.store import RunRecord
@@ -34,39 +33,35 @@ class Along:
             if self.at >= len(chain):
                 return None
             value = as_written(_values(chain[self.at], one.task).get(self.parameter.name))
-            wanted = self.method_with(value)
-            same = canonical.method(wanted, one.task) == canonical.method(one.method, one.task)
+            wanted = canonical.method(self.method_with(value), one.task)
         except UserError:  # an imported answer's method may have any name
             return None
-        return value if same else None
+        return value if wanted == canonical.method(one.method, one.task) else None
 
     def default(self, task: str) -> str:
         """Return the value that the method has on a task where none is written."""
-        one = spec.parse_chain(self.method)[self.at]
-        bare = Spec(one.name, tuple(pair for pair in one.values if not self._named(pair[0])))
-        return as_written(_values(bare, task)[self.parameter.name])
+        return as_written(_values(self._bare(), task)[self.parameter.name])
 
-    def method_with(self, value: str, method: str = "") -> str:
-        """Return the method with a value of the parameter, or with a grid of them (`1|2`).
+    def method_with(self, value: str) -> str:
+        """Return the method with a value of the parameter."""
+        bare = self._bare()
+        parts = list(spec.parse_chain(self.method))
+        parts[self.at] = Spec(bare.name, ((self.parameter.name, value), *bare.values))
+        return "+".join(map(str, parts))
 
-        Args:
-            method: in place of the method's own text, one that means the same.
-        """
-        chain = spec.parse_chain(method or self.method)
-        parts, one = list(map(str, chain)), chain[self.at]
-        kept = Spec(one.name, tuple(pair for pair in one.values if not self._named(pair[0])))
-        inside = str(kept).removeprefix(kept.name).strip("[]") if kept.values else ""
-        written = ",".join(filter(None, (f"{self.parameter.name}={value}", inside)))
-        parts[self.at] = f"{one.name}[{written}]"
-        return "+".join(parts)
-
-    def in_order(self, values: Sequence[str]) -> list[str]:
+    def in_order(self, values: Iterable[str]) -> list[str]:
         """Return values sorted: numbers by size, choices as declared, the rest by the alphabet.
 
         Raises:
             UserError: one is no value of the parameter.
         """
         return sorted(dict.fromkeys(values), key=self._place)
+
+    def _bare(self) -> Spec:
+        """Return the part of the chain without the parameter."""
+        one = spec.parse_chain(self.method)[self.at]
+        varied = spec.normalise(self.parameter.name)
+        return Spec(one.name, tuple(pair for pair in one.values if pair[0] != varied))
 
     def _place(self, text: str) -> tuple[int, float, str]:
         try:
@@ -81,9 +76,6 @@ class Along:
         choices = self.parameter.choices
         return 1, float(choices.index(value)) if value in choices else len(choices), text
 
-    def _named(self, written: str) -> bool:
-        return spec.normalise(written) == spec.normalise(self.parameter.name)
-
 
 def along(method: str, parameter: str) -> Along:
     """Return a parameter of a method or chain, one part of which has it.
@@ -91,21 +83,33 @@ def along(method: str, parameter: str) -> Along:
     Raises:
         UserError: a part is not known, or several have a parameter of that name.
     """
-    chain = spec.parse_chain(method)
     owners = [
-        (at, found)
-        for at, one in enumerate(chain)
+        (at, one.name, found)
+        for at, one in enumerate(spec.parse_chain(method))
         if (found := plugins.get("method", one.name).parameter(parameter)) is not None
     ]
     if len(owners) != 1:
-        names = " and ".join(chain[at].name for at, _ in owners) or "No part"
         raise UserError(
             f"{parameter} of {method} is {'two things' if owners else 'nothing'}",
-            f"{names} has a parameter of that name.",
+            f"{' and '.join(name for _, name, _ in owners) or 'No part'} has a parameter "
+            "of that name.",
             "Ask for one method's: --method NAME",
         )
-    at, found = owners[0]
+    at, _, found = owners[0]
     return Along(method, at, found)
+
+
+def as_written(value: Any) -> str:
+    """Return a parameter's value as specs write it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    if isinstance(value, tuple | list):
+        return "/".join(map(as_written, cast("Sequence[Any]", value)))
+    return str(value)
 
 
 def _values(one: Spec, task: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Where runs look: attention over the image beside the region, what stands there, then its drawing.
+"""Where runs look: attention over the image beside the region, and what the runs answered.
 
 Maps come from the runs' lines, images and regions from the task's data.
 """
@@ -7,34 +7,34 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from textwrap import wrap
-from typing import Any
 
 import numpy as np
 from PIL.Image import Image
 
 from medbench import plugins, spec, store
 from medbench.choose import Side
+from medbench.comparable import check_settings
 from medbench.data.pictures import open_image
 from medbench.errors import UserError
-from medbench.figures import placement, runs, style
+from medbench.figures import placement
+from medbench.figures.notes import setting
 from medbench.figures.placement import Extent, Fit
-from medbench.metrics.attention import CoverageMinmax, IntensityMinmax, decode_map, decode_mask
+from medbench.loading import load_task
+from medbench.metrics.attention import decode_map, decode_mask
 from medbench.restricted import read_split, withholding
 from medbench.rows import Row
 from medbench.store import RunRecord
-from medbench.task import Sample, Task
+from medbench.task import Sample
 
 # Samples without --sample; and regions that are looked at to find out how images were placed.
 _FIRST, _LOOKED_AT = 3, 40
-# Inches of a picture's side, and letters of an answer.
-_SIDE, _LETTERS = 1.25, 22
 # By the kind of the question, the rule that says whether an answer is right.
 _RULES = {"closed": "closed/strict", "open": "recall/strict", "choice": "choice/strict"}
+_INSIDE = "attention/in_roi"
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class Panel:
         attention: share of the answer's attention on each patch, [rows, columns].
         extent: where the patches lie, in the image's pixels.
         answer: what the run said; verdict: "right", "wrong", "partly right" or "not judged".
-        coverage, intensity: of the map stretched to 0..1; None where the region has no patch.
+        inside: share of the attention on the image that lies in the region; None where the region
+            has no patch.
     """
 
     attention: np.ndarray
     extent: Extent
     answer: str
     verdict: str
-    coverage: float | None
-    intensity: float | None
+    inside: float | None
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,6 @@ class Line:
     image: Image
     region: np.ndarray
     panels: tuple[Panel, ...]
-
-    @property
-    def highest(self) -> float:
-        """The end of the colour scale that all panels share."""
-        return max(float(panel.attention.max()) for panel in self.panels) or 1.0
 
 
 @dataclass(frozen=True)
@@ -102,55 +97,37 @@ def arrange(
 
     Args:
         sides: runs; of several seeds the first is shown.
-        samples: ids; by default the first three whose attention all runs have.
+        samples: ids; by default the first ones of three images.
         data: folder of the task's files; by default the one that the first run read.
         fit: how the backbone places images, where it cannot be found out.
         show_restricted: whether a restricted task's images and texts may be shown.
 
     Raises:
-        UserError: a sample is not there, a run has no attention, or the data are not those that
-            the runs read.
+        UserError: runs may not stand beside each other, a sample is not there, a run has no
+            attention, or the data are not those that the runs read.
     """
     records = [side.runs[0] for side in sides]
     if any(one.restricted for one in records) and not show_restricted:
         raise UserError(
             f"{records[0].task} is restricted",
             "The figure shows patients' images and texts.",
-            "Add --show-restricted, and keep what is written to yourself.",
+            "Add --show-restricted, and keep what is drawn to yourself.",
         )
-    _check_task(records)
-    shown = [_read(one) for one in records]
-    task = _task(records[0], data)
+    for other in sides[1:]:
+        check_settings(sides[0], other)
+    shown = [
+        _Shown(one, {row["id"]: row for row in store.read_rows(one.folder)}) for one in records
+    ]
+    folder = data or _data_of(records[0])
+    task = load_task(records[0].task, data=Path(folder).expanduser() if folder else None)
     known = read_split(task, "test")
     with withholding(task, known):
         by_id = {sample.id: sample for sample in known}
-        wanted = _wanted(samples, shown, task)
-        fits: list[Fit] = [_fit(one, by_id, wanted, fit) for one in shown]
+        _check(samples, shown, restricted=task.restricted)
+        wanted = list(samples) or _common(shown, known)
+        fits: list[Fit] = [fit or _fit(one, by_id, wanted) for one in shown]
         lines = tuple(_line(_sample(by_id, name), shown, fits) for name in wanted)
-    return Attention(tuple(_names(sides)), lines, _note(records))
-
-
-def _read(one: RunRecord) -> _Shown:
-    return _Shown(one, {row["id"]: row for row in store.read_rows(one.folder)})
-
-
-def _check_task(records: Sequence[RunRecord]) -> None:
-    digests = {str(one.identity["task"].get("samples")) for one in records}
-    if len(digests) > 1:
-        raise UserError(
-            "these runs did not answer the same samples",
-            f"They are of {' and '.join(dict.fromkeys(one.task for one in records))}, "
-            "or of different copies of the data.",
-            "Name runs of one task; --task narrows methods to one.",
-        )
-
-
-def _task(one: RunRecord, data: str) -> Task:
-    """Return the task as a run read it."""
-    from medbench.loading import load_task
-
-    folder = data or _data_of(one)
-    return load_task(one.task, data=Path(folder).expanduser() if folder else None)
+    return Attention(tuple(map(_name, sides)), lines, _note(records))
 
 
 def _data_of(one: RunRecord) -> str:
@@ -161,8 +138,8 @@ def _data_of(one: RunRecord) -> str:
     return written.get("data") or options.get("--data", "")
 
 
-def _wanted(asked: Sequence[str], shown: Sequence[_Shown], task: Task) -> list[str]:
-    """Return the samples to show.
+def _check(asked: Sequence[str], shown: Sequence[_Shown], *, restricted: bool) -> None:
+    """Make sure that the samples asked for can be shown.
 
     Raises:
         UserError: a run does not have one, or has no attention for it.
@@ -174,44 +151,59 @@ def _wanted(asked: Sequence[str], shown: Sequence[_Shown], task: Task) -> list[s
                 f"{one.run.folder} was made by another program, or its samples have no regions.",
                 "Take a task with regions (medbench list tasks), and runs of medbench.",
             )
-    common = [
-        name
-        for name, row in shown[0].rows.items()
-        if all("attention" in one.rows.get(name, {}) for one in shown)
-        and "roi" in row
-        and decode_mask(row["roi"]).any()  # else there is nothing to compare the map with
-    ]
-    for name in asked:
-        for one in shown:
+        for name in asked:
             if "attention" not in one.rows.get(name, {}):
                 has = "no region, and so no attention," if name in one.rows else "no answer"
-                close = "" if task.restricted else plugins.close(name, list(one.rows))
                 raise UserError(
                     f"the run of {one.run.method} has {has} for the sample '{name}'",
-                    close,
+                    "" if restricted else plugins.close(name, list(one.rows)),
                     "Ids stand in the run's samples.jsonl.",
                 )
-    return list(asked) or common[:_FIRST]
+
+
+def _common(shown: Sequence[_Shown], known: Iterable[Sample]) -> list[str]:
+    """Return the first samples of some images, with attention of all runs and a region on the grid.
+
+    Raises:
+        UserError: there are none.
+    """
+    first: dict[str, str] = {}
+    for sample in known:
+        if len(first) < _FIRST and all(_is_complete(one.rows.get(sample.id)) for one in shown):
+            first.setdefault(sample.group, sample.id)
+    if not first:
+        raise UserError(
+            "no question of the task has attention of all these runs and a region",
+            "They answered others, or the data are not those that they read.",
+            "Name the folder of the runs' data: --data DIR",
+        )
+    return list(first.values())
+
+
+def _is_complete(row: Row | None) -> bool:
+    """Say whether a row has attention, and a region with a patch to compare it with."""
+    return row is not None and (
+        "attention" in row and "roi" in row and bool(decode_mask(row["roi"]).any())
+    )
 
 
 def _sample(by_id: Mapping[str, Sample], name: str) -> Sample:
-    if name not in by_id:
+    sample = by_id.get(name)
+    if sample is None or sample.roi is None:
         raise UserError(
-            f"the task has no sample '{name}'",
+            f"the task has no sample '{name}' with a region",
             "The run answered it, so the data are others than it read.",
             "Name the folder of the run's data: --data DIR",
         )
-    return by_id[name]
+    return sample
 
 
-def _fit(one: _Shown, by_id: Mapping[str, Sample], wanted: Sequence[str], fit: Fit | None) -> Fit:
+def _fit(one: _Shown, by_id: Mapping[str, Sample], wanted: Sequence[str]) -> Fit:
     """Return how a run's backbone placed images.
 
     Raises:
         UserError: its regions do not tell.
     """
-    if fit is not None:
-        return fit
     regions = list(_regions(one, by_id, wanted))
     if all(mask.shape[0] == mask.shape[1] for mask, _ in regions[: len(wanted)]):
         return "squash"  # where squares lie is the same in all ways
@@ -238,7 +230,7 @@ def _regions(
 
 def _line(sample: Sample, shown: Sequence[_Shown], fits: Sequence[Fit]) -> Line:
     image = open_image(sample.image)
-    assert sample.roi is not None, "rows have attention only where there is a region"
+    assert sample.roi is not None, "it was looked up because it has one"
     digest = hashlib.sha256(image.tobytes()).hexdigest()
     for one in shown:
         if one.rows[sample.id].get("image", digest) != digest:
@@ -247,6 +239,7 @@ def _line(sample: Sample, shown: Sequence[_Shown], fits: Sequence[Fit]) -> Line:
                 "Their pixels differ.",
                 "Name the folder of the run's data: --data DIR",
             )
+    extents = [placement.extent(fit, image.width, image.height) for fit in fits]
     return Line(
         id=sample.id,
         question=sample.question,
@@ -254,24 +247,15 @@ def _line(sample: Sample, shown: Sequence[_Shown], fits: Sequence[Fit]) -> Line:
         image=image,
         region=np.asarray(sample.roi(), bool),
         panels=tuple(
-            _panel(one.rows[sample.id], placement.extent(fit, image.width, image.height))
-            for one, fit in zip(shown, fits, strict=True)
+            _panel(one.rows[sample.id], extent) for one, extent in zip(shown, extents, strict=True)
         ),
     )
 
 
 def _panel(row: Row, extent: Extent) -> Panel:
-    assert "attention" in row and "roi" in row, "it was wanted because it has"
-    attention, region = decode_map(row["attention"]), decode_mask(row["roi"])
-    judged = region.any()
-    return Panel(
-        attention=attention,
-        extent=extent,
-        answer=row["output"],
-        verdict=_verdict(row),
-        coverage=CoverageMinmax().item(attention, region) if judged else None,
-        intensity=IntensityMinmax().item(attention, region) if judged else None,
-    )
+    assert "attention" in row, "it was wanted because it has"
+    inside = row.get("scores", {}).get(_INSIDE)
+    return Panel(decode_map(row["attention"]), extent, row["output"], _verdict(row), inside)
 
 
 def _verdict(row: Row) -> str:
@@ -281,133 +265,16 @@ def _verdict(row: Row) -> str:
     return "right" if value >= 1 else "wrong" if value <= 0 else "partly right"
 
 
-def _names(sides: Sequence[Side]) -> Iterator[str]:
-    """Yield the columns' heads, which tell runs apart."""
-    records = [side.runs[0] for side in sides]
-    for side, one in zip(sides, records, strict=True):
-        same = [other for other in records if other.method == one.method]
-        name = one.method
-        if len({other.backbone for other in records}) > 1:
-            name += f" ({one.backbone})"
-        elif len(same) > 1:
-            name += f" ({one.key})"
-        yield f"{name}, seed {one.seed}" if len(side.runs) > 1 or one.seed else name
+def _name(side: Side) -> str:
+    """Return the head of a run's column."""
+    one = side.runs[0]
+    return f"{one.method}, seed {one.seed}" if len(side.runs) > 1 or one.seed else one.method
 
 
 def _note(records: Sequence[RunRecord]) -> str:
+    rules = ", ".join(_RULES.values())
     return (
-        f"{runs.about(records)} White: the region. Colour: share of the answer's attention that a "
-        "patch gets, in percent; one scale a row. Coverage and intensity: coverage/minmax and "
-        "intensity/minmax of the question. Right or wrong: closed/strict, recall/strict."
+        f"{setting(records)} Outline: the region. Colour: share of the answer's attention that a "
+        "patch gets, in percent; one scale a row. In region: share of the attention on the image "
+        f"({_INSIDE}). Right and wrong: {rules}."
     )
-
-
-def draw(figure: Attention, path: Path) -> None:
-    """Draw a figure to a file.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
-    count = len(figure.columns)
-    with style.styled():
-        width = max(style.COLUMN, 1.15 + _SIDE * (1 + count) + 0.5)
-        canvas = style.new_figure(width, 0.7 + (_SIDE + 0.4) * len(figure.lines))
-        axes = canvas.subplots(
-            len(figure.lines),
-            count + 2,
-            squeeze=False,
-            width_ratios=[1.05 / _SIDE, *[1] * (1 + count)],
-        )
-        for ax, name in zip(axes[0, 1:], ("image and region", *figure.columns), strict=True):
-            ax.set_title("\n".join(wrap(name, 22)), loc="center")
-        for row, line in zip(axes, figure.lines, strict=True):
-            _draw_words(row[0], line)
-            _draw_image(row[1], line)
-            drawn = [
-                _draw_map(ax, line, panel) for ax, panel in zip(row[2:], line.panels, strict=True)
-            ]
-            bar = canvas.colorbar(drawn[0], ax=list(row[1:]), fraction=0.05, pad=0.02, aspect=14)
-            bar.outline.set_linewidth(0.5)
-            bar.ax.set_facecolor(style.INK)  # as under the maps, where an image is dark
-            bar.ax.set_title("%", fontsize=style.SMALL, loc="center")
-        style.below(canvas, figure.note)
-        style.save(canvas, path)
-
-
-def _draw_words(ax: Any, line: Line) -> None:
-    ax.axis("off")
-    ax.set_box_aspect(_SIDE / 1.05)
-    ax.set_anchor("N")
-    words = [*wrap(line.question, 24), "", *wrap(f"gold: {line.gold}", 24)]
-    ax.text(
-        0, 1, "\n".join(words), va="top", ha="left", transform=ax.transAxes, fontsize=style.SMALL
-    )
-    ax.text(
-        0, 0, line.id, va="bottom", transform=ax.transAxes, fontsize=style.TINY, color="#555555"
-    )
-
-
-def _draw_image(ax: Any, line: Line) -> None:
-    ax.imshow(line.image, extent=(0, line.image.width, line.image.height, 0))
-    _outline(ax, line)
-    _bare(ax)
-
-
-def _draw_map(ax: Any, line: Line, panel: Panel) -> Any:
-    """Draw a map over the image in grey, so that all colour is attention."""
-    width, height = line.image.size
-    grey = np.asarray(line.image.convert("L"))
-    ax.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    drawn = ax.imshow(
-        100 * panel.attention,
-        cmap=_colours(),
-        vmin=0,
-        vmax=100 * line.highest,
-        extent=panel.extent,
-        interpolation="nearest",
-    )
-    left, right, bottom, top = panel.extent
-    ax.set_xlim(min(left, 0), max(right, width))
-    ax.set_ylim(max(bottom, height), min(top, 0))
-    _outline(ax, line)
-    _bare(ax)
-    told = [f"{_shortened(panel.answer)}: {panel.verdict}"]
-    if panel.coverage is not None and panel.intensity is not None:
-        told += [f"coverage {100 * panel.coverage:.0f} %", f"intensity {panel.intensity:.2f}"]
-    ax.set_xlabel("\n".join(told), fontsize=style.TINY, labelpad=2)
-    return drawn
-
-
-def _colours() -> Any:
-    """Return colours that get lighter and denser: without attention the image stays as it is."""
-    from matplotlib import colormaps  # pyright: ignore[reportMissingImports]
-    from matplotlib.colors import ListedColormap  # pyright: ignore[reportMissingImports]
-
-    steps = np.linspace(0, 1, 256)
-    colours = colormaps["inferno"](0.25 + 0.75 * steps)
-    colours[:, 3] = 0.9 * np.sqrt(steps)
-    return ListedColormap(colours)
-
-
-def _outline(ax: Any, line: Line) -> None:
-    """Outline the region in white on black, which shows on any ground."""
-    # A border of nothing, so that regions at the image's edge are closed.
-    mask = np.pad(line.region.astype(float), 1)
-    across = np.arange(mask.shape[1]) - 0.5
-    down = np.arange(mask.shape[0]) - 0.5
-    if line.region.any():
-        ax.contour(across, down, mask, levels=[0.5], colors="black", linewidths=1.8)
-        ax.contour(across, down, mask, levels=[0.5], colors="white", linewidths=0.8)
-
-
-def _bare(ax: Any) -> None:
-    ax.set_anchor("N")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-
-
-def _shortened(text: str) -> str:
-    words = " ".join(text.split())
-    return f"{words[: _LETTERS - 1]}…" if len(words) > _LETTERS else words or "(nothing)"

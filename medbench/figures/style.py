@@ -1,7 +1,7 @@
 """What all figures share: colours that colour-blind readers tell apart, sizes, and saving.
 
-Colour is never the only cue: whatever has a colour of its own has a marker, a line style or a hatch
-of its own as well, and so is told apart in grey print.
+Colour is never the only cue: whatever has a colour of its own has a marker or a line style of its
+own as well, and so is told apart in grey print.
 """
 
 from __future__ import annotations
@@ -15,19 +15,15 @@ from typing import Any
 from medbench.atomic import write_atomically
 from medbench.errors import UserError
 from medbench.extras import importing
+from medbench.tables.model import Cell
 
-# Okabe and Ito's colours, those first that are dark enough for lines on white.
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
-)  # fmt: skip
+# Of Okabe and Ito's colours, those that are dark enough for lines on white.
+BLUE, VERMILLION = "#0072B2", "#D55E00"
 INK, GREY, PALE = "#000000", "#555555", "#E2E2E2"
-HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "ooo", "---")
 # Inches: a column of a two-column page, and the page.
 COLUMN, PAGE = 3.35, 6.9
 TEXT, SMALL, TINY = 7.5, 6.5, 5.8
-# How much of its colour a pale bar has.
-_TINT = 0.22
-ENDINGS = (".svg", ".png", ".pdf")
+ENDINGS = (".svg", ".png")
 
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that pictures are alike everywhere
@@ -43,13 +39,11 @@ _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
-    "hatch.linewidth": 0.6,
     "legend.frameon": False,
     "figure.dpi": 100,
     "savefig.dpi": 300,
     # Text stays text: it can be searched, read aloud, and edited before print.
     "svg.fonttype": "none",
-    "pdf.fonttype": 42,
     # Names of parts of an SVG are otherwise drawn at random.
     "svg.hashsalt": "medbench",
 }
@@ -57,7 +51,6 @@ _STYLE: dict[str, Any] = {
 _METADATA: dict[str, dict[str, Any]] = {
     ".svg": {"Date": None, "Creator": None},
     ".png": {"Software": None},
-    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
 
@@ -68,7 +61,7 @@ def check_output(path: Path) -> None:
         UserError: its ending is unknown, or its folder is not there.
     """
     if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"cannot draw to {path}", "", f"Name it {', '.join(ENDINGS)}.")
+        raise UserError(f"cannot draw to {path}", "", f"Name it {' or '.join(ENDINGS)}.")
     if not path.absolute().parent.is_dir():
         raise UserError(f"no folder {path.parent}", f"{path.name} is to be written there.")
 
@@ -123,14 +116,11 @@ def below(figure: Any, text: str) -> None:
     figure.supxlabel(fill(text, letters), x=0.01, ha="left", fontsize=TINY, color=GREY)
 
 
-def bar(number: int) -> dict[str, Any]:
-    """Return how a bar is filled: pale, so that what lies on it shows, with a hatch of its own."""
-    from matplotlib.colors import to_rgb  # pyright: ignore[reportMissingImports]
-
-    colours = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
-    colour = colours[number % len(colours)]
-    pale = tuple(1 - _TINT * (1 - part) for part in to_rgb(colour))
-    return {"facecolor": pale, "edgecolor": colour, "hatch": HATCHES[number % len(HATCHES)]}
+def interval(ax: Any, at: float, cell: Cell, **look: Any) -> None:
+    """Draw a cell's interval, in percent, at a place on the x axis; none where it has none."""
+    if cell.low is not None and cell.high is not None:
+        ends = [[100 * (cell.value - cell.low)], [100 * (cell.high - cell.value)]]
+        ax.errorbar(at, 100 * cell.value, ends, linestyle="none", **look)
 
 
 def save(figure: Any, path: Path) -> None:

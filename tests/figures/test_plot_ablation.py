@@ -1,36 +1,34 @@
 """Ablations: which runs stand in the figure, with what numbers; then the picture."""
 
-import re
 import shlex
 import statistics
-import tomllib
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from medbench import canonical, store
+from medbench import store
 from medbench.errors import UserError
-from medbench.figures import layout as layouts
-from medbench.figures import runs
+from medbench.figures import gather, style
 from medbench.figures.ablation import arrange
-from medbench.figures.along import along
-from medbench.figures.layout import Bar, Layout
-from medbench.figures.runs import Where
-from medbench.shipped import results
+from medbench.figures.ablation_picture import picture
+from medbench.figures.gather import Asked
+from medbench.figures.layout import Layout, Named
 
+TASK = {"name": "phantom", "version": 1, "samples": "a"}
 HEADS = Layout(
-    "", "Heads", method="a3tune", parameter="R", reference="lora", metrics=("closed/strict",)
+    "Heads", method="a3tune", parameter="R", reference="lora", metrics=("closed/strict",)
 )
 
 
-def figure(root, layout=HEADS, **where):
-    found = Where(root, **where)
-    return arrange(layout, runs.finished(found), found)
+def figure(root, layout=HEADS, metrics=(), **asked):
+    meant = Asked(**asked)
+    return arrange(layout, gather.finished(root, meant), meant, metrics)
 
 
-def values(panel):
-    return {point.label: point.cell.value for point in panel.points}
+def values(figure, number=0):
+    """Return label -> score of a panel."""
+    column = figure.table.columns[number]
+    return {row.label: figure.table.cells[row, column].value for _, row in figure.points(column)}
 
 
 def test_points_are_runs_that_differ_in_the_parameter_alone(made, root):
@@ -44,331 +42,277 @@ def test_points_are_runs_that_differ_in_the_parameter_alone(made, root):
     made("greedy", 1)
     made("a3tune[R=3]", 3, finish=False)
     found = figure(root)
-    (panel,) = found.panels
-    assert values(panel) == {"0": 0.5, "6": 0.8, "12": 0.7}
-    assert [point.at for point in panel.points] == [0, 1, 2]
-    assert panel.reference.cell.value == 0.4
-    assert panel.reference.label == "LoRA alone"
-    assert found.ticks == ((0, "0"), (1, "6"), (2, "12"))
-    assert found.marked == (1, "value for phantom")
-    assert found.missing == ()
+    assert values(found) == {"0": 0.5, "6": 0.8, "12": 0.7}
+    assert [at for _, at in found.places] == [0, 1, 2]
+    assert found.table.cells[found.reference, found.table.columns[0]].value == 0.4
+    assert found.marked == (1, "default on phantom")
+    assert found.x_label == "R of a3tune"
+    assert found.told == ()
 
 
 def test_a_default_written_out_is_the_same_point(made, root):
     made("a3tune[R=6,K=1,moe=on]", 7, seed=1)
     made("a3tune", 5)
-    (panel,) = figure(root).panels
-    assert values(panel) == {"6": pytest.approx(0.6)}
-    assert panel.points[0].singles == (0.5, 0.7)
+    found = figure(root)
+    assert values(found) == {"6": pytest.approx(0.6)}
+    (runs,) = found.table.runs.values()
+    assert {run.seed for run in runs} == {0, 1}
 
 
-def test_seeds_are_averaged_with_their_spread_and_interval(made, root):
+def test_other_parameters_of_the_method_are_kept(made, root):
+    made("a3tune[K=2,R=3]", 3)
+    made("a3tune[K=2,R=9]+beam", 9)
+    made("a3tune[R=12]", 1)
+    layout = replace(HEADS, method="a3tune[K=2]", reference="")
+    assert values(figure(root, layout)) == {"3": 0.3}
+    assert values(figure(root, replace(layout, method="a3tune[K=2]+beam"))) == {"9": 0.9}
+
+
+def test_seeds_are_averaged_and_their_intervals_too(made, root):
     folders = [made("a3tune", right, seed=seed) for seed, right in enumerate((4, 7, 8))]
-    (panel,) = figure(root).panels
-    (point,) = panel.points
+    found = figure(root)
+    ((row, _),) = found.places
+    cell = found.table.cells[row, found.table.columns[0]]
     scores = [store.read_scores(folder)["scores"]["closed/strict"] for folder in folders]
-    assert point.singles == (0.4, 0.7, 0.8)
-    assert point.cell.value == pytest.approx(statistics.fmean([0.4, 0.7, 0.8]))
-    assert point.cell.spread == pytest.approx(statistics.stdev([0.4, 0.7, 0.8]))
-    assert point.cell.low == pytest.approx(statistics.fmean(one["low"] for one in scores))
-    assert point.cell.high == pytest.approx(statistics.fmean(one["high"] for one in scores))
-    assert (point.cell.n, point.cell.groups) == (10, 10)
+    assert cell.value == pytest.approx(statistics.fmean([0.4, 0.7, 0.8]))
+    assert cell.low == pytest.approx(statistics.fmean(one["low"] for one in scores))
+    assert cell.high == pytest.approx(statistics.fmean(one["high"] for one in scores))
+    assert (cell.n, cell.groups) == (10, 10)
 
 
-def test_the_note_says_task_backbone_preset_and_seeds(made, root):
-    made("a3tune", seed=0)
-    made("a3tune", seed=1)
+def test_the_note_says_task_backbone_preset_seeds_and_versions(made, root):
+    made("a3tune", seed=0, versions={"medbench": "1.2", "torch": "3.4"})
     made("a3tune[R=0]", seed=0)
+    made("a3tune[R=0]", seed=1)
     made("lora")
     note = figure(root).note.replace("\N{NO-BREAK SPACE}", " ")
-    assert note.startswith("Task phantom; backbone phantom; preset matched.")
-    assert "(R=6: 0,1)" in note or "(R=0: 0; LoRA alone: 0)" in note
-    partial = figure_of_partial(made, root.parent / "partial")
-    assert "Task phantom (PARTIAL: first 20)" in partial.note
-
-
-def figure_of_partial(made, root):
-    made("a3tune", limit=20, out=root)
-    return figure(root)
-
-
-def test_seeds_asked_for(made, root):
-    for seed, right in enumerate((2, 4, 9)):
-        made("a3tune", right, seed=seed)
-    (panel,) = figure(root, seeds=(0, 1)).panels
-    assert values(panel) == {"6": pytest.approx(0.3)}
-    assert runs.numbers("0-2, 5") == (0, 1, 2, 5)
-    assert runs.numbers("") == ()
-    for wrong in ("a", "1-", "-1", "1-b"):
-        with pytest.raises(UserError, match="cannot read the seeds"):
-            runs.numbers(wrong)
+    assert note.startswith("Task phantom; backbone phantom; preset matched. Seed 0 (0,1: 0).")
+    assert "Made with medbench 1.2, torch 3.4, phantom weights c float32." in note
 
 
 def test_missing_points_are_named_with_their_command(made, root):
-    command = (
-        'medbench run --method "a3tune[R=0,labels=sam-biomedclip[sam=/sam.pth]]" --task phantom'
-        " --data /data --seed 1 --limit 20"
-    )
-    made("a3tune[R=0,labels=sam_biomedclip]", seed=1, limit=20, command=command)
-    (line,) = figure(root, replace(HEADS, values=("0", "6", "12"))).missing
-    before, made_by = line.split(" Make them: ")
-    assert before == "Left out for want of runs: R = 6, 12, lora."
-    words = shlex.split(made_by)
-    assert words[:2] == ["medbench", "run"]
-    assert "a3tune[R=6|12,labels=sam-biomedclip[sam=/sam.pth]],lora" in words[3].replace('"', "")
-    rest = " ".join(words[4:])
-    assert rest == "--task phantom --data /data --limit 20 --seeds 1"
+    made("a3tune[R=0]", seed=1)
+    first, command = figure(root, replace(HEADS, values=("0", "6", "12"))).told
+    assert first == "Left out for want of runs: R = 6, 12, lora."
+    words = shlex.split(command.removeprefix("More runs: "))
+    assert words[:4] == ["medbench", "run", "--method", "a3tune[R=6],a3tune[R=12],lora"]
+    assert words[4:] == ["--task", "phantom", "--backbone", "phantom", "--seeds", "1"]
 
 
-def test_bars_stand_in_groups(made, root):
-    bars = (
-        Bar("Base", "greedy", "A"),
-        Bar("Control", "controlmllm", "A"),
-        Bar("LoRA", "lora+greedy", "B"),
+def test_methods_side_by_side_stand_in_groups(made, root):
+    points = (
+        Named("Base", "greedy", "A"),
+        Named("Control", "controlmllm", "A"),
+        Named("LoRA", "lora+greedy", "B"),
     )
     made("greedy", 3)
     made("lora", 6)
-    found = figure(root, Layout("", "Bars", metrics=("closed/paper", "recall/paper"), bars=bars))
-    assert found.bars
-    assert [values(panel) for panel in found.panels] == [
-        {"Base": 0.3, "LoRA": 0.6},
-        {"Base": 0.6, "LoRA": 0.6},
-    ]
-    first, second = (point.at for point in found.panels[0].points)
-    assert second - first > 1
-    assert found.groups == (("A", first, first), ("B", second, second))
-    assert found.marked is None
-    (line,) = found.missing
-    assert "Control" in line
-    assert "--method controlmllm " in line
+    found = figure(root, Layout("x", metrics=("closed/paper", "recall/paper"), points=points))
+    assert values(found) == {"Base": 0.3, "LoRA": 0.6}
+    assert values(found, 1) == {"Base": 0.6, "LoRA": 0.6}
+    assert [(row.group, at) for row, at in found.places] == [("A", 0), ("B", 1.6)]
+    assert (found.x_label, found.marked, found.reference) == ("", None, None)
+    told = " ".join(found.told)
+    assert "Control" in told
+    assert "--method controlmllm " in told
 
 
-def test_the_papers_value_is_marked_on_its_own_task_only(made, root):
-    layout = replace(HEADS, task="slake", paper="128", values=())
-    for task in ("slake", "phantom"):
-        for heads in ("128", "6"):
-            made(f"a3tune[R={heads}]", task=task, backbone="phantom")
-    assert figure(root, layout, task="slake").marked == (1, "the paper's value")
-    assert figure(root, layout, task="phantom").marked == (0, "value for phantom")
-
-
-def test_metrics_that_runs_lack_are_left_out(made, root):
+def test_metrics_of_a_figure_that_runs_lack_are_left_out_and_those_asked_for_are_not(made, root):
     made("a3tune")
-    both = replace(HEADS, metrics=("bleu4/nltk", "closed/PAPER"))
-    assert [panel.metric for panel in figure(root, both).panels] == ["closed/paper"]
+    both = ("bleu4/nltk", "closed/PAPER")
+    found = figure(root, replace(HEADS, metrics=both))
+    assert [column.metric for column in found.table.columns] == ["closed/paper"]
+    with pytest.raises(UserError, match="no score named 'bleu4/nltk'") as caught:
+        figure(root, metrics=both)
+    assert "closed/paper" in caught.value.why
     with pytest.raises(UserError, match="no score named 'closd/paper'") as caught:
         figure(root, replace(HEADS, metrics=("closd/paper",)))
-    assert caught.value.why == "Did you mean closed/paper?"
+    assert caught.value.why.startswith("Did you mean closed/paper")
+
+
+def test_a_figures_task_is_taken_unless_another_is_asked_for(made, root):
+    layout = replace(HEADS, task="slake", reference="")
+    made("a3tune[R=128]", 3, task="slake")
+    made("a3tune[R=128]", 7)
+    made("a3tune[R=6]", 7)
+    assert values(figure(root, layout)) == {"128": 0.3}
+    assert figure(root, layout).marked == (0, "default on slake")
+    assert values(figure(root, layout, task="phantom")) == {"6": 0.7, "128": 0.7}
+    with pytest.raises(UserError, match="runs of several tasks may not") as caught:
+        figure(root, replace(layout, task=""))
+    assert caught.value.why == "There are some of phantom, slake."
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "told", "do"),
     [
-        ({"preset": "published"}, "preset: matched or published"),
-        ({"limit": 20}, "limit: None or 20"),
-        ({"identity": {"task": {"name": "phantom", "version": 2}}}, "task.version: 1 or 2"),
-        ({"backbone": "toy"}, "backbone.name: phantom or toy"),
-        ({"data": {"edition": "mirror", "note": ""}}, "data: official or mirror"),
+        ({"preset": "published"}, "some of matched and published", "--preset matched"),
+        ({"identity": {"task": TASK | {"version": 2}}}, "version is 1 in", "--out"),
+        ({"identity": {"task": TASK | {"samples": "z"}}}, "samples is a in", "--out"),
+        ({"missing_images": 3}, "left out is 0 in", "--out"),
+        ({"identity": {"engine": 2}}, "engine is 1 in", "--out"),
+        ({"backbone": "toy"}, "some of phantom, toy", "--backbone phantom"),
     ],
 )
-def test_runs_that_may_not_be_mixed_are_refused(made, root, other, told):
+def test_runs_that_may_not_be_mixed_are_refused(made, root, other, told, do):
     made("a3tune")
     made("a3tune[R=9]", **other)
-    with pytest.raises(UserError, match="may not stand in one figure") as caught:
+    with pytest.raises(UserError) as caught:
         figure(root)
     assert told in caught.value.why
-    assert "--preset" in caught.value.do
-    # The reference must be of the same kind as well.
-    made("lora", **other)
-    with pytest.raises(UserError):
+    assert do in caught.value.do
+
+
+def test_a_reference_of_another_kind_is_refused(made, root):
+    made("a3tune")
+    made("lora", preset="published")
+    with pytest.raises(UserError, match="runs of several presets"):
+        figure(root)
+    found = figure(root, preset="matched")
+    assert (found.reference, found.table.columns[0]) not in found.table.cells
+
+
+def test_of_whole_and_partial_runs_the_whole_ones_are_drawn_and_the_others_told(made, root):
+    made("a3tune", 7)
+    made("a3tune", 1, limit=20)
+    made("a3tune[R=9]", 2, limit=20)
+    found = figure(root)
+    assert values(found) == {"6": 0.7}
+    assert found.told[0] == "Left out: 2 runs over part of the samples."
+    assert "PARTIAL" not in found.note
+
+
+def test_partial_runs_alone_are_drawn_and_called_so(made, root):
+    made("a3tune", limit=20)
+    made("lora")  # a whole run beside them is of other samples
+    found = figure(root)
+    assert "Task phantom (PARTIAL: first 20);" in found.note
+    assert (found.reference, found.table.columns[0]) not in found.table.cells
+    made("a3tune[R=9]", limit=10)
+    with pytest.raises(UserError, match="not over the same samples"):
         figure(root)
 
 
 def test_a_file_of_a_plugin_that_changed_is_no_other_setting(made, root):
     made("a3tune")
-    made("a3tune[R=9]", identity={"backbone": {"name": "phantom", "weights": "c", "source": "z",
-                                               "dtype": "float32"}})  # fmt: skip
-    assert len(figure(root).panels[0].points) == 2
+    backbone = {"name": "phantom", "weights": "c", "source": "z", "dtype": "float32"}
+    made("a3tune[R=9]", identity={"backbone": backbone})
+    assert set(values(figure(root))) == {"6", "9"}
 
 
 def test_two_kinds_of_runs_for_one_point_are_refused(made, root):
     made("a3tune")
-    made("a3tune", seed=1, identity={"decoder": {"name": "other"}})
-    with pytest.raises(UserError, match="two kinds of runs of a3tune") as caught:
+    made("a3tune", seed=1, identity={"batch_size": 4})
+    with pytest.raises(UserError, match="runs of several kinds for ' / 6' on phantom") as caught:
         figure(root)
-    assert "decoder.name" in caught.value.why
+    assert "batch_size" in caught.value.why
 
 
 def test_two_runs_of_one_seed_are_refused(made, root):
     made("a3tune")
     made("a3tune", identity={"adapter": "another"})
-    with pytest.raises(UserError, match="two kinds of runs of a3tune") as caught:
+    with pytest.raises(UserError, match="two runs of seed 0"):
         figure(root)
-    assert "adapters" in caught.value.why
 
 
 def test_no_runs_say_how_to_make_them(made, root):
     with pytest.raises(UserError, match="no runs in"):
         figure(root)
     made("greedy")
-    with pytest.raises(UserError, match="no finished runs for 'R of a3tune' on phantom") as caught:
-        figure(root, replace(HEADS, values=("0", "6")), task="phantom", backbone="phantom")
+    with pytest.raises(UserError, match="no finished runs for 'Heads' on slake with toy") as caught:
+        figure(root, replace(HEADS, values=("0", "6")), task="slake", backbone="toy")
+    assert caught.value.why == "There are finished runs on: phantom."
     words = shlex.split(caught.value.do.removeprefix("Make them: "))
-    assert words[:4] == ["medbench", "run", "--method", "a3tune[R=0|6],lora"]
-    assert words[4:] == ["--task", "phantom", "--backbone", "phantom", "--out", str(root)]
+    assert words[:4] == ["medbench", "run", "--method", "a3tune[R=0],a3tune[R=6]"]
+    assert words[4:] == ["--task", "slake", "--backbone", "toy"]
     with pytest.raises(UserError, match="no task named 'phantm'"):
         figure(root, task="phantm")
     with pytest.raises(UserError, match="no backbone named 'fantom'"):
         figure(root, backbone="fantom")
 
 
-def test_values_keep_their_order():
-    weights = along("a3tune", "align_weight")
-    assert weights.in_order(["0.3", "none", "0.01", "1"]) == ["0.01", "0.3", "1", "none"]
-    geometry = along("a3tune", "mask_geometry")
-    assert geometry.in_order(["squash", "model"]) == ["model", "squash"]
-    assert weights.method_with("1|2", "a3tune[K=2,align_weight=5]+beam") == (
-        "a3tune[align_weight=1|2,K=2]+beam"
-    )
-    assert along("lora+vcd[beta=0.2]", "alpha[x") if False else True
+def test_a_point_needs_the_score_in_all_its_runs(made, root):
+    made("a3tune", 8)
+    made("a3tune[R=9]", 2)
+    unscored = made("a3tune[R=9]", 3, seed=1)
+    text = (unscored / store.SCORES).read_text(encoding="utf-8")
+    (unscored / store.SCORES).write_text(text.replace("closed/strict", "other"), encoding="utf-8")
+    found = figure(root, replace(HEADS, reference=""))
+    assert values(found) == {"6": 0.8}
+    assert any("medbench rescore" in line for line in found.told)
 
 
-def test_a_parameter_of_two_parts_is_refused():
-    with pytest.raises(UserError, match="alpha of lora\\+vcd is two things") as caught:
-        along("lora+vcd", "alpha")
-    assert "lora and vcd" in caught.value.why
-
-
-def test_the_shipped_figures_are_the_papers(made, root):
-    assert layouts.shipped() == ["4", "5a", "5b", "7a", "7b", "8"]
-    for name in layouts.shipped():
-        layout = layouts.read(name, "a3tune")
-        assert layout.source.startswith("A3Tune, Figure")
-        content = tomllib.loads(results(f"figures/figure{name}.toml").read_text(encoding="utf-8"))
-        assert layout.title == content["title"]
-        if layout.parameter:
-            assert layout.paper in layout.values
-            assert along(layout.method, layout.parameter).in_order(layout.values) == list(
-                layout.values
-            )
-            # What the paper takes is what the task sets.
-            assert along(layout.method, layout.parameter).default(layout.task) == layout.paper
-        else:
-            assert layout.bars
-
-
-def test_the_lines_of_the_page_make_the_runs_of_the_figures():
-    """The specs of docs/reproduce.md mean the methods of the figures."""
-    page = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text(encoding="utf-8")
-    from medbench import spec
-
-    for name in layouts.shipped():
-        layout = layouts.read(name, "a3tune")
-        number = f"Figure {name[0]}" + (f" ({name[1].upper()})" if False else "")
-        lines = [line for line in page.splitlines() if number in line]
-        texts = re.findall(r'--method "(.*?)" --task', " ".join(lines).replace("\\|", "|"))
-        made_there = {
-            canonical.method(one.replace("$SAM", "x"), layout.task)
-            for text in texts
-            for one in spec.parse_list(text)
-        }
-        varied = along(layout.method, layout.parameter) if layout.parameter else None
-        wanted = [bar.method for bar in layout.bars]
-        wanted += [varied.method_with(value) for value in layout.values] if varied else []
-        lost = [one for one in wanted if canonical.method(one, layout.task) not in made_there]
-        assert lost in ([], ["lora"]), (name, lost)
-
-
-def test_an_unknown_figure_or_parameter():
-    with pytest.raises(UserError, match="no figure '5c'") as caught:
-        layouts.read("5c", "a3tune")
-    assert "Did you mean" in caught.value.why
-    with pytest.raises(UserError) as caught:
-        layouts.read("k_topp", "a3tune")
-    assert caught.value.why == "Did you mean k_top?"
-    with pytest.raises(UserError, match="no method named 'a3tun'"):
-        layouts.read("R", "a3tun")
-    assert layouts.read("K-Top", "a3tune").parameter == "k_top"
-    assert layouts.read("figure8", "a3tune").name == "8"
-    assert layouts.read("alpha", "vcd").reference == ""
-    assert layouts.read("rank", "lora").reference == ""
-    assert layouts.read("R", "a3tune").reference == "lora"
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("title = 3", "title is no text"),
-        ("[", "cannot read"),
-        ('titel = "x"', "the file has no 'titel'"),
-        ('method = "a3tune"', "it has either bars or a parameter"),
-        ('method = "a3tune"\nparameter = "Rr"', "a3tune has no 'Rr'"),
-        ('method = "a3tun"\nparameter = "R"', "no method named 'a3tun'"),
-        ('bars = ["x"]', "'bars' is no list of tables"),
-        ('[[bars]]\nlabel = "x"', "a bar lacks 'method'"),
-        ('[[bars]]\nmethod = "vcd[alfa=1]"', "vcd has no parameter 'alfa'"),
-        ('task = "slaek"\n[[bars]]\nmethod = "vcd"', "no task named 'slaek'"),
-        ('metrics = ["closd"]\n[[bars]]\nmethod = "vcd"', "no metric named 'closd'"),
-        ('values = 3\nmethod = "a3tune"\nparameter = "R"', "values is no list"),
-    ],
-)
-def test_a_broken_file_is_told(tmp_path, text, told):
-    path = tmp_path / "mine.toml"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(UserError) as caught:
-        layouts.read(str(path), "a3tune")
-    assert told in caught.value.what
-    with pytest.raises(UserError, match="no file"):
-        layouts.read("nothing.toml", "a3tune")
-
-
-def test_a_file_of_ones_own(tmp_path, made, root):
-    path = tmp_path / "mine.toml"
-    path.write_text(
-        'title = "Mine"\nmethod = "vcd"\nparameter = "alpha"\nvalues = [0.5, 1]\n', encoding="utf-8"
-    )
-    made("vcd[alpha=0.5]", 4)
-    made("vcd", 6)
-    layout = layouts.read(str(path), "a3tune")
-    assert values(figure(root, replace(layout, metrics=("closed/paper",))).panels[0]) == {
-        "0.5": 0.4,
-        "1": 0.6,
-    }
-
-
-def test_the_picture(made, root, medbench, drawn):
+def test_the_picture_shows_means_intervals_seeds_the_reference_and_the_default(made, root):
     for seed in (0, 1):
         made("a3tune", 7 + seed, seed=seed)
         made("a3tune[R=0]", 4 + seed, seed=seed)
         made("lora", 3, seed=seed)
+    found = figure(root, replace(HEADS, metrics=("closed/strict", "recall/strict")))
+    with style.styled():
+        drawn = picture(found)
+    upper, lower = drawn.axes
+    lines = {line.get_zorder(): line for line in upper.get_lines()}
+    assert list(lines[4].get_xdata()) == [0, 1]
+    assert list(lines[4].get_ydata()) == pytest.approx([45, 75])
+    seeds = [sorted(line.get_ydata()) for line in upper.get_lines() if line.get_zorder() == 5]
+    assert seeds == [pytest.approx([40, 50]), pytest.approx([70, 80])]
+    assert list(lines[1].get_ydata()) == pytest.approx([30, 30])
+    (band,) = upper.patches
+    assert band.get_x() < 1 < band.get_x() + band.get_width()
+    column = found.table.columns[0]
+    cells = [found.table.cells[row, column] for row, _ in found.places]
+    assert [bar.get_segments()[0][:, 1].tolist() for bar in upper.collections] == [
+        pytest.approx([100 * cell.low, 100 * cell.high]) for cell in cells
+    ]
+    assert upper.get_title(loc="left") == "closed/strict, n = 10, 10 images"
+    assert upper.get_ylabel() == lower.get_ylabel() == "percent"
+    assert [label.get_text() for label in lower.get_xticklabels()] == ["0", "6"]
+    assert lower.get_xlabel() == "R of a3tune"
+    legend = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert legend == [
+        "mean of the seeds",
+        "95 % interval over images",
+        "single seeds",
+        "lora",
+        "default on phantom",
+    ]
+
+
+def test_methods_side_by_side_are_not_joined_by_a_line(made, root):
+    made("greedy", 3)
+    made("lora", 6)
+    points = (Named("Base", "greedy", "A"), Named("LoRA", "lora", "B"))
+    found = figure(root, Layout("x", metrics=("closed/strict",), points=points))
+    with style.styled():
+        drawn = picture(found)
+    (ax,) = drawn.axes
+    (line,) = [line for line in ax.get_lines() if line.get_zorder() == 4]
+    assert line.get_linestyle() == "None"
+    assert list(line.get_ydata()) == pytest.approx([30, 60])
+    assert [text.get_text() for text in ax.texts] == ["A", "B"]
+    assert "single seeds" not in [text.get_text() for text in drawn.legends[0].get_texts()]
+
+
+def test_files_hold_the_words_and_are_the_same_each_time(made, root, drawn):
+    for seed in (0, 1):
+        made("a3tune", 7 + seed, seed=seed)
+        made("lora", 3, seed=seed)
     text = drawn("ablation", "5b", "--task", "phantom", "--out", root)
-    for words in ("Heads aligned, R", "R of a3tune", "mean of the seeds", "± sd between seeds"):
-        assert words in text
-    for words in ("single seeds", "95 % interval over images", "LoRA alone", "value for phantom"):
+    for words in ("Heads aligned, R", "R of a3tune", "single seeds", "backbone phantom"):
         assert words in text
     assert "Open (recall/paper), n = 10, 10 images" in text
     assert "Closed (closed/paper), n = 10, 10 images" in text
-    assert "preset matched" in text
 
 
-def test_bars_and_one_seed_in_the_picture(made, root, drawn):
-    made("greedy", 3, task="slake[with_region=on]")
-    made("lora", 6, task="slake[with_region=on]")
-    text = drawn("ablation", "4", "--out", root, "--metric", "closed/strict,recall/strict")
-    for words in ("Base", "LoRA", "(A) as it is", "30.0", "60.0", "closed/strict, n = 10"):
-        assert words in text
-    assert "single seeds" not in text
-
-
-def test_left_out_points_are_told_on_stderr(made, root, medbench, tmp_path):
+def test_what_is_left_out_is_told_on_stderr(made, root, medbench, tmp_path):
     made("a3tune[R=0]")
-    code, out, err = medbench(
-        "plot", "ablation", "5b", "--task", "phantom", "--out", root, "--output", tmp_path / "a.png"
-    )
-    assert (code, out) == (0, f"{tmp_path / 'a.png'}\n")
-    (line,) = err.splitlines()
-    assert "R = 16, 32, 64, 128, 256, lora" in line
-    assert "medbench run --method" in line
+    path = tmp_path / "a.png"
+    words = ("--task", "phantom", "--out", root, "--output", path)
+    code, out, err = medbench("plot", "ablation", "5b", *words)
+    assert (code, out) == (0, f"{path}\n")
+    left_out, command = err.splitlines()
+    assert "R = 16, 32, 64, 128, 256, lora" in left_out
+    assert "medbench run --method" in command
 
 
 @pytest.mark.parametrize(
@@ -378,6 +322,10 @@ def test_left_out_points_are_told_on_stderr(made, root, medbench, tmp_path):
         (["ablation", "8", "--output", "a.jpg"], "cannot draw to a.jpg"),
         (["ablation", "8", "--output", "nowhere/a.png"], "no folder nowhere"),
         (["ablation", "8", "--output", "a.png"], "no runs in results/runs"),
+        (
+            ["ablation", "8", "--method", "vcd", "--output", "a.png"],
+            "the figure 8 says itself which methods it shows",
+        ),
         (["ablation", "8"], "Missing option '--output'."),
         (["ablatoin", "8"], "no verb 'ablatoin' of medbench plot"),
         (["cost", "--output", "a"], "cannot draw to a"),
