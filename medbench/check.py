@@ -17,15 +17,13 @@ import numpy as np
 from medbench.baseline import DIGITS, Entry, read
 from medbench.baseline_entry import causes
 from medbench.check_runs import Found, keeping, match, named, no_score, of_cells, unlike
+from medbench.direction import better
 from medbench.errors import UserError
 from medbench.items import Items
 from medbench.paired import LEVEL, Images, flip_signs, holm
-from medbench.spec import normalise
 
 Verdict = Literal["worse", "lower", "better", "higher", "neither"]
 
-# What is no better for being high, nor worse for being low.
-_NEITHER = ("yes_rate",)
 # Scores are printed in hundredths of a point; attention maps differ by less between processors.
 _UNCHANGED = 5e-5
 
@@ -188,7 +186,7 @@ def _pairs(then: Entry, now: Found, against: Path) -> Iterator[_Pair | UserError
             yield _Pair(metric, before.value, score.value)
             continue
         flips = theirs.unpacked(score.n) - mine.unpacked(score.n)
-        p = None if _is_neutral(metric) else _p(flips, now.items, metric)
+        p = None if better(metric) == "neither" else _p(flips, now.items, metric)
         lost, gained = int((flips < 0).sum()), int((flips > 0).sum())
         yield _Pair(metric, before.value, score.value, lost, gained, p)
 
@@ -216,15 +214,11 @@ def _judged(pair: _Pair, p: float | None, tolerance: float) -> Moved | None:
     if not told and abs(rise) < _UNCHANGED:
         return None
     verdict: Verdict
-    if _is_neutral(pair.metric):
+    direction = better(pair.metric)
+    if direction == "neither":
         verdict = "neither"
-    elif rise > 0:
-        verdict = "better" if told else "higher"
+    elif told:
+        verdict = "better" if (rise > 0) == (direction == "higher") else "worse"
     else:
-        verdict = "worse" if told else "lower"
+        verdict = "higher" if rise > 0 else "lower"
     return Moved(pair.metric, pair.before, pair.now, verdict, pair.lost, pair.gained, p)
-
-
-def _is_neutral(metric: str) -> bool:
-    """Say whether a metric's score is neither better nor worse for being higher."""
-    return normalise(metric).partition("[")[0] in _NEITHER

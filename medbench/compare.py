@@ -24,13 +24,12 @@ from medbench.comparable import (
     differing,
     is_pooled,
 )
+from medbench.direction import better
 from medbench.flips import Flips, FlipsFinder
 from medbench.paired import Images, Paired
 
 # Whose flips are shown; where none of them is compared, the first metric of right and wrong.
 HEADLINE = ("closed/strict", "recall/strict", "choice/strict")
-# Of 0 and 1, but neither is right.
-_WITHOUT_RIGHT = ("yes_rate",)
 # Gaps are ratios of small integers; digits beyond are those of their sums.
 _DIGITS = 9
 
@@ -306,6 +305,7 @@ def _with_flips(compared: Sequence[Compared]) -> list[str]:
     judged = [
         one.metric
         for one in compared
-        if one.questions is not None and one.metric not in _WITHOUT_RIGHT
+        # In others a 1 is not what is right.
+        if one.questions is not None and better(one.metric) == "higher"
     ]
     return [name for name in judged if name in HEADLINE] or judged[:1]

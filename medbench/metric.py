@@ -70,6 +70,7 @@ class Metric:
         kinds: kinds of sample it applies to.
         needs: row fields it reads beyond the texts, e.g. ("attention", "roi").
         range: what values it can take.
+        better: which of them: "higher", "lower" or "neither".
         extra: the extra of medbench that installs what it computes with; "" for none.
         downloads: what must be there beside the packages: (hub id or "nltk", files or data sets
             with blanks between them, size).
@@ -83,6 +84,7 @@ class Metric:
     kinds: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
     range: ClassVar[str] = "0 to 1"
+    better: ClassVar[str] = "higher"
     extra: ClassVar[str] = ""
     downloads: ClassVar[tuple[tuple[str, str, str], ...]] = ()
     golden: ClassVar[tuple[tuple[str, str, float], ...]] = ()

@@ -283,7 +283,7 @@ def _complete_rows(path: Path) -> tuple[list[Row], int]:
             raise UserError(
                 f"line {number} of {path} is broken",
                 f"{type(error).__name__}: {error}.",
-                "Delete that line; the sample is answered again.",
+                f"Delete that line, and {SCORES} if there is one; the same command then goes on.",
             ) from error
         length += len(line)
     return rows, length

@@ -138,6 +138,7 @@ class YesRate(Metric):
     """
 
     name = "yes_rate"
+    better = "neither"
     kinds = ("closed",)
     golden = (
         ("Yes.", "yes", 1.0),

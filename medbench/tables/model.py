@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from medbench.direction import better
+
 if TYPE_CHECKING:
     from medbench.paired import Paired
     from medbench.store import RunRecord
-
-# What is no better for being high: no cell of it is the best.
-_WITHOUT_BEST = ("yes_rate",)
 
 Rank = Literal["", "best", "second"]
 Where = tuple[tuple[str, tuple[str, ...]], ...]
@@ -181,7 +180,7 @@ class Table:
 
     @cached_property
     def ranks(self) -> Mapping[Place, Rank]:
-        """The highest cell of each backbone and column, and the next; others are not in it."""
+        """The best cell of each backbone and column, and the next; others are not in it."""
         return self._ranks({place: cell.value for place, cell in self.cells.items()})
 
     @cached_property
@@ -204,12 +203,12 @@ class Table:
     def _ranks(self, values: Mapping[Place, float]) -> dict[Place, Rank]:
         rivals: dict[tuple[str, Column], dict[Place, float]] = defaultdict(dict)
         for (row, column), value in values.items():
-            if column.metric not in _WITHOUT_BEST:
+            if better(column.metric) != "neither":
                 # As printed: what looks equal is equal.
                 rivals[row.backbone, column][row, column] = float(self.written(value))
         found: dict[Place, Rank] = {}
-        for group in rivals.values():
-            ordered = sorted(set(group.values()), reverse=True)
+        for (_, column), group in rivals.items():
+            ordered = sorted(set(group.values()), reverse=better(column.metric) == "higher")
             if len(ordered) > 1:
                 names: dict[float, Rank] = {ordered[0]: "best", ordered[1]: "second"}
                 found |= {place: names[value] for place, value in group.items() if value in names}
