@@ -73,12 +73,12 @@ class ControlMLLM(Decoder):
         if not found or not self.steps:
             return prompts
         chosen = [prompts[index] for index in found]
-        learnt = self.learn(context, chosen, torch.stack(list(found.values())))
-        changed = dict(zip(found, learnt, strict=True))
-        return [
-            replace(prompt, features=changed[index]) if index in changed else prompt
-            for index, prompt in enumerate(prompts)
-        ]
+        learnt, passes = self.learn(context, chosen, torch.stack(list(found.values())))
+        changed = {
+            index: replace(prompts[index], features=features, passes=count)
+            for index, features, count in zip(found, learnt, passes, strict=True)
+        }
+        return [changed.get(index, prompt) for index, prompt in enumerate(prompts)]
 
     def region(self, context: DecodeContext, prompt: Prompt, roi) -> Tensor:
         """Return which image tokens lie in the region, bool [N]."""
@@ -89,8 +89,10 @@ class ControlMLLM(Decoder):
         inside[-len(patches) :] = patches
         return inside.to(backbone.device)
 
-    def learn(self, context: DecodeContext, prompts: list[Prompt], regions: Tensor) -> Tensor:
-        """Return the changed embeddings, float32 [samples, N, width].
+    def learn(
+        self, context: DecodeContext, prompts: list[Prompt], regions: Tensor
+    ) -> tuple[Tensor, list[int]]:
+        """Return the changed embeddings, float32 [samples, N, width], and the passes it took.
 
         Args:
             regions: bool [samples, N].
@@ -103,11 +105,12 @@ class ControlMLLM(Decoder):
         image = torch.stack([p.features for p in prompts if p.features is not None]).float()
         embeddings, latent, average = image, torch.zeros_like(image), torch.zeros_like(image)
         going = torch.ones(len(prompts), 1, 1, dtype=torch.bool, device=image.device)
-        first = None
+        passes, first = torch.zeros_like(going, dtype=torch.long), None
         for step in range(self.steps):
             current = self.beta * latent + (1 - self.beta) * average
             start = embeddings if self.cmllm_accumulate else image
             embeddings = torch.where(going, start + current, embeddings)
+            passes += going
             value, gradient = energy_gradient(context.backbone, prompts, embeddings, energy)
             first = value if first is None else first
             if step and self.early_stop_percent is not None:
@@ -120,4 +123,5 @@ class ControlMLLM(Decoder):
             average = torch.where(going, current, average)
             latent = torch.where(going, latent - self.learning_rate * gradient, latent)
         current = self.beta * latent + (1 - self.beta) * average
-        return (embeddings if self.cmllm_accumulate else image) + current
+        learnt = (embeddings if self.cmllm_accumulate else image) + current
+        return learnt, passes.flatten().tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,12 +30,15 @@ def decode(
     float32 batched and single runs give the same tokens, in bfloat16 nothing can promise that.
     """
     main = decoder.prepare(list(prompts), context)
-    own = decoder.search(main, context, settings)
-    if own is not None:
-        return own
-    branches = start(decoder, main, context, settings)
-    decode_rows = search if settings.selection.beams > 1 else _decode_tokens
-    return decode_rows(branches, context, settings)
+    answers = decoder.search(main, context, settings)
+    if answers is None:
+        branches = start(decoder, main, context, settings)
+        decode_rows = search if settings.selection.beams > 1 else _decode_tokens
+        answers = decode_rows(branches, context, settings)
+    return [
+        replace(answer, forwards=answer.forwards + prompt.passes)
+        for answer, prompt in zip(answers, main, strict=True)
+    ]
 
 
 def _decode_tokens(

@@ -18,12 +18,14 @@ class Prompt:
         question: bool [T], the user's own words (no template, no image).
         features: [N, width] projected image features in order, N = visual positions; None
             without an image.
+        passes: how often it ran through the language model before it was as it is.
     """
 
     ids: Tensor
     visual: Tensor
     question: Tensor
     features: Tensor | None = None
+    passes: int = 0
 
     def __post_init__(self) -> None:
         expected = 0 if self.features is None else len(self.features)

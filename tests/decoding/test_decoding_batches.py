@@ -184,6 +184,15 @@ def test_forwards_count_each_branch_once_per_token(toy, images, questions, metho
         assert answer.forwards == rows * len(answer.token_ids)
 
 
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_forwards_count_each_pass_that_changes_the_prompt(toy, images, questions, steps):
+    method = f"controlmllm[steps={steps},early_stop_percent=none]"
+    decoded = answers(toy(ends=6), method, images, questions, batch_size=8)
+    for index, answer in decoded.items():
+        passes = steps if ROIS[index] is not None and ROIS[index].any() else 0
+        assert answer.forwards == passes + len(answer.token_ids)
+
+
 def test_beam_forwards_count_the_prompt_once_and_then_every_beam(toy, images, questions):
     decoded = answers(toy(), "beam", images, questions, batch_size=8, max_new_tokens=6)
     assert {answer.forwards for answer in decoded.values()} == {1 + 5 * 5}
