@@ -30,7 +30,7 @@ class Row(TypedDict, total=False):
         seconds: wall time of its batch divided by the batch's samples.
         peak_bytes: the most memory held while its batch was answered (`medbench.memory`); not
             there where the system does not tell.
-        forwards: tokens that went through the language model in all rows, a prompt as one each time.
+        forwards: tokens that went through the language model in all rows, a prompt as one.
         image: sha256 of the image's pixels as loaded.
         attention: visual attention averaged over layers, heads and answer tokens; sums to the
             share of attention on the image.
