@@ -78,9 +78,10 @@ def table(
 
         asked = on(read(layout), tasks=tasks, backbone="".join(backbones))
         records = _all(out)
+        _check_backbone(backbones, records)
         tables = _filled(asked, records, preset, cost=cost, beside=beside)
         if missing:
-            _print_missing(tables, records)
+            _print_missing(tables, records, out)
             return
     _print(tables, written_as)
     _tell_left_out(records)
@@ -112,6 +113,22 @@ def _refuse_with_layout(metric: Sequence[str], reference: str, backbones: Sequen
         raise UserError(
             "a layout takes one backbone at a time", "", "Give --backbone once, twice the command."
         )
+
+
+def _check_backbone(backbones: Sequence[str], records: Sequence[RunRecord]) -> None:
+    """Make sure that a backbone is one of ours, or that of a run; a typo must not be empty rows."""
+    from medbench import canonical, plugins
+    from medbench.errors import UserError
+
+    for text in backbones:
+        try:
+            one = spec.parse(text)
+            plugins.values(plugins.get("backbone", one.name), one)
+        except UserError:
+            wanted = canonical.backbone(text)
+            # Imported answers may be of any.
+            if not any(canonical.backbone(run.backbone) == wanted for run in records):
+                raise
 
 
 def _collect(
@@ -149,10 +166,18 @@ def _arranged(
 def _filled(
     layout: Layout, records: Sequence[RunRecord], preset: str, *, cost: bool, beside: str | None
 ) -> list[Table]:
+    from medbench import plugins
     from medbench.errors import UserError
+    from medbench.presets import PRESETS
     from medbench.tables.complete import complete
     from medbench.tables.fill import fill
 
+    presets = [*PRESETS, *(one.preset for one in records if one.preset)]
+    if preset and preset not in presets:
+        names = ", ".join(dict.fromkeys(presets))
+        raise UserError(
+            f"no preset '{preset}'", plugins.close(preset, presets), f"There are: {names}."
+        )
     if beside and not layout.published:
         raise UserError(
             f"{layout.name} names no published numbers",
@@ -184,11 +209,11 @@ def _print(tables: Sequence[Table], written_as: str) -> None:
         click.echo(written.removesuffix("\n"))
 
 
-def _print_missing(tables: Sequence[Table], records: Sequence[RunRecord]) -> None:
+def _print_missing(tables: Sequence[Table], records: Sequence[RunRecord], out: Path) -> None:
     from medbench.tables.commands import to_fill
 
     for one in tables:
-        for command in to_fill(one, records):
+        for command in to_fill(one, records, out=out):
             click.echo(command)
 
 

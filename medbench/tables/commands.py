@@ -6,6 +6,8 @@ import functools
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medbench import canonical, plugins, spec
@@ -17,9 +19,12 @@ if TYPE_CHECKING:
     from medbench.store import RunRecord
 
 _FOLDER = "DIR"
+_OUT = Path("results/runs")
+# Its weights need no folder, since they ship.
+_IN_THE_BOX = "phantom"
 # What else makes a run another one, or puts it elsewhere: runs of a backbone should share it.
 _SHARED = ("--batch-size", "--device", "--dtype", "--out")
-# Reading all plugins takes hundredths of a second, and a table asks for them cell by cell.
+# Finding a plugin takes milliseconds, and a table asks for hundreds.
 _plugin = functools.cache(plugins.get)
 
 
@@ -44,18 +49,23 @@ def made_by(runs: Iterable[RunRecord]) -> list[str]:
     return found + list(filter(None, others))
 
 
-def to_fill(table: Table, records: Sequence[RunRecord]) -> list[str]:
+def to_fill(table: Table, records: Sequence[RunRecord], *, out: Path | None = None) -> list[str]:
     """Return the commands that would fill a table's empty cells, and seeds that only some have.
 
     Args:
         table: of a layout.
-        records: all runs there are, finished or not, which tell where data are.
+        records: all runs there are, finished or not, which tell where data and weights are.
+        out: folder that new runs go to; None for that of the backbone's other runs.
     """
     wanted: dict[str, set[int]] = defaultdict(set)
     for (row, _), same in table.runs.items():
         wanted[row.backbone] |= {run.seed for run in same}
     answered = _answered(table, records)
-    shared = {row.backbone: _shared(table, row.backbone) for row in table.rows}
+    shared = {row.backbone: _shared(table, row.backbone, out) for row in table.rows}
+    # What other programs answered, no run of ours adds to.
+    can_run = table.preset in ("", *PRESETS)
+    names = dict.fromkeys(row.backbone for row in table.rows) if can_run else ()
+    backbones = {name: _with_weights(name, records) for name in names}
     needed: dict[tuple[str, ...], dict[str, set[int]]] = defaultdict(dict)
     rescored: dict[str, dict[str, None]] = defaultdict(dict)
     for row in table.rows:
@@ -65,11 +75,9 @@ def to_fill(table: Table, records: Sequence[RunRecord]) -> list[str]:
                 if column.metric not in run.scores:
                     rescored[column.metric].setdefault(plugins.shown(run.folder))
             seeds = (wanted[row.backbone] or {0}) - {run.seed for run in have}
-            # What other programs answered, no run of ours adds to.
-            runs = table.preset in ("", *PRESETS)
-            if seeds and runs and _can_run(row.method, column.task, row.backbone):
+            if seeds and can_run and _can_run(row.method, column.task, row.backbone):
                 rest = (
-                    *("--task", column.task, "--backbone", row.backbone),
+                    *("--task", column.task, "--backbone", backbones[row.backbone]),
                     *(*_data(column.task, records), *_preset(table)),
                     *(*_part(table, column), *shared[row.backbone]),
                 )
@@ -121,6 +129,20 @@ def _needs(one: Spec) -> list[str]:
     return [need for each in (plugin, *providers) for need in each.attributes.get("needs", ())]
 
 
+def _with_weights(backbone: str, records: Sequence[RunRecord]) -> str:
+    """Return a backbone with the folder of its weights, as a run with it had it."""
+    wanted = canonical.backbone(backbone)
+    for one in records:
+        if one.command.startswith("medbench run ") and canonical.backbone(one.backbone) == wanted:
+            given = _options(one.command, ["--backbone"])
+            return given[1] if given else backbone
+    named, plugin = spec.parse(backbone), _plugin("backbone", spec.parse(backbone).name)
+    has_none = any((one.name, one.default) == ("weights", "") for one in plugin.parameters)
+    if not has_none or named.name == _IN_THE_BOX or "weights" in dict(named.values):
+        return backbone
+    return str(replace(named, values=(*named.values, ("weights", _FOLDER))))
+
+
 def _data(task: str, records: Sequence[RunRecord]) -> list[str]:
     """Return the data option, as a run of the same data set had it."""
     name = task.partition("[")[0]
@@ -131,7 +153,7 @@ def _data(task: str, records: Sequence[RunRecord]) -> list[str]:
     return [] if _plugin("task", name).attributes.get("examples") else ["--data", _FOLDER]
 
 
-def _shared(table: Table, backbone: str) -> list[str]:
+def _shared(table: Table, backbone: str, out: Path | None) -> list[str]:
     """Return the options that the runs of a backbone share with a new one."""
     commands = (
         run.command
@@ -139,7 +161,11 @@ def _shared(table: Table, backbone: str) -> list[str]:
         for run in same
         if row.backbone == backbone and run.command.startswith("medbench run ")
     )
-    return _options(next(commands, ""), _SHARED)
+    command = next(commands, "")
+    if out is None:
+        return _options(command, _SHARED)
+    options = _options(command, [name for name in _SHARED if name != "--out"])
+    return options if out == _OUT else [*options, "--out", str(out)]
 
 
 def _part(table: Table, column: Column) -> list[str]:

@@ -97,8 +97,6 @@ class _Column:
 
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the samples in one order, and which of them the column is about."""
-        if not self._runs:
-            return np.empty(0, dtype=np.uint64), np.empty(0, dtype=bool)
         first = next(iter(self._runs.values()))[0]
         samples = self._answers[first.folder].samples
         if not self._column.where:

@@ -41,11 +41,10 @@ def as_html(sheets: Sequence[Sheet]) -> str:
 
 
 def _sheet(sheet: Sheet) -> str:
-    heading = ". ".join(filter(None, (_words(sheet.warning), sheet.title)))
     notes = [*sheet.notes, *sheet.legend("Bold", "underlined")]
     return "\n".join(
         [
-            *([f"<h2>{escape(heading)}</h2>"] if heading else []),
+            *([f"<h2>{escape(sheet.heading)}</h2>"] if sheet.heading else []),
             '<div class="wide"><table>',
             "<thead>",
             *_heads(sheet),
@@ -59,22 +58,13 @@ def _sheet(sheet: Sheet) -> str:
     )
 
 
-def _words(warning: str) -> str:
-    return "Partial runs" if warning == "PARTIAL" else warning
-
-
 def _heads(sheet: Sheet) -> list[str]:
-    depth = max((len(head) for head in sheet.heads), default=0)
-    lines: list[str] = []
-    for level in range(depth):
-        names = [head[level] for head in sheet.heads]
-        if any(names):
-            cells = [
-                f'<th scope="col" colspan="{len(list(same))}">{escape(name)}</th>'
-                for name, same in groupby(names)
-            ]
-            lines.append(f"<tr><td></td>{''.join(cells)}</tr>")
-    return lines
+    return [f"<tr><td></td>{''.join(_head(*one) for one in line)}</tr>" for line in sheet.spans()]
+
+
+def _head(name: str, width: int) -> str:
+    over = f' scope="colgroup" colspan="{width}"' if width > 1 else ' scope="col"'
+    return f"<th{over}>{escape(name)}</th>"
 
 
 def _body(sheet: Sheet) -> list[str]:

@@ -17,13 +17,14 @@ _PREAMBLE = r"""\documentclass[10pt]{article}
 \begin{document}
 """
 _END = "\\end{document}\n"
-# Without T1 fonts, which not every TeX has as outlines, a straight quote is two apostrophes.
+# Without T1 fonts, which not every TeX has as outlines, a straight quote is two apostrophes. After
+# the end of a line, a bracket or a star would belong to it.
 _SIGNS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "−": "$-$", "–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
     "†": r"\textdagger{}", "°": r"$^\circ$", "<": r"$<$", ">": r"$>$", "|": r"$\vert$",
-    '"': "''",
+    '"': "''", "[": "{[}", "*": "{*}",
 }  # fmt: skip
 # The interval is smaller than the value, so that columns stay narrow and values stand out.
 _INTERVAL = re.compile(r" (\[[^\]]*\])")
@@ -35,8 +36,8 @@ def as_latex(sheets: Sequence[Sheet]) -> str:
 
 
 def _sheet(sheet: Sheet) -> str:
-    heading = ". ".join(filter(None, (_words(sheet.warning), sheet.title)))
-    above = [f"\\textbf{{{_escaped(heading)}}}\\par\\medskip"] if heading else []
+    heading = _escaped(sheet.heading)
+    above = [f"\\textbf{{{heading}}}\\par\\medskip"] if heading else []
     notes = [*sheet.notes, *sheet.legend("Bold", "underlined")]
     below = [f"{_breakable(note)}\\par" for note in notes]
     return "\n".join(
@@ -53,16 +54,11 @@ def _sheet(sheet: Sheet) -> str:
     )
 
 
-def _words(warning: str) -> str:
-    return "Partial runs" if warning == "PARTIAL" else warning
-
-
 def _tabular(sheet: Sheet) -> list[str]:
     count = len(sheet.heads)
-    depth = max((len(head) for head in sheet.heads), default=0)
     lines = [f"\\begin{{tabular}}{{l{'l' * count}}}", "\\toprule"]
-    for level in range(depth):
-        lines += _head([head[level] for head in sheet.heads], last=level == depth - 1)
+    for line in sheet.spans():
+        lines += _head(line)
     for group, members in groupby(sheet.lines, key=lambda line: line.group):
         lines += [
             "\\midrule",
@@ -74,14 +70,11 @@ def _tabular(sheet: Sheet) -> list[str]:
     return [*lines, "\\bottomrule", "\\end{tabular}"]
 
 
-def _head(names: Sequence[str], *, last: bool) -> list[str]:
-    """Return one line of heads; equal ones beside each other are one, with a rule below."""
-    if not any(names):
-        return []
+def _head(line: Sequence[tuple[str, int]]) -> list[str]:
+    """Return one line of heads; one over several columns has a rule below."""
     cells, rules, at = [""], list[str](), 2
-    for name, same in groupby(names):
-        width = len(list(same))
-        if last or width == 1 or not name:
+    for name, width in line:
+        if width == 1 or not name:
             cells += [_escaped(name)] * width
         else:
             cells.append(f"\\multicolumn{{{width}}}{{c}}{{{_escaped(name)}}}")
@@ -105,7 +98,10 @@ def _text(text: Text) -> str:
 
 
 def _escaped(text: str) -> str:
-    return "".join(_SIGNS.get(sign, sign) for sign in text)
+    # TeX would make a dash of the two hyphens that an option of a command begins with.
+    return "-{}-".join(
+        "".join(_SIGNS.get(sign, sign) for sign in part) for part in text.split("--")
+    )
 
 
 def _breakable(text: str) -> str:

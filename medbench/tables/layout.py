@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from medbench import plugins, spec
+from medbench import canonical, plugins, spec
 from medbench.errors import UserError
 from medbench.plugins import Kind
 from medbench.shipped import results
@@ -92,10 +92,11 @@ def read(asked: str) -> Layout:
 def on(layout: Layout, *, tasks: Sequence[str] = (), backbone: str = "") -> Layout:
     """Return a layout whose metrics are asked of other tasks, or whose rows of another backbone.
 
-    A metric that a task does not have is left out there.
+    A metric that a task does not have is left out there. Columns of a task that the layout has
+    itself, and rows of its own backbone, stay as they are.
 
     Raises:
-        UserError: a task has none of the layout's metrics.
+        UserError: a task is unknown or has none of the layout's metrics.
     """
     if backbone:
         layout = _with_backbone(layout, backbone)
@@ -107,7 +108,14 @@ def on(layout: Layout, *, tasks: Sequence[str] = (), backbone: str = "") -> Layo
     )
     columns: list[LayoutColumn] = []
     for task in tasks:
-        has = plugins.get("task", spec.parse(task).name).attributes.get("metrics", ())
+        own = [one for one in layout.columns if canonical.task(one.task) == canonical.task(task)]
+        if own:
+            columns += own
+            continue
+        one = spec.parse(task)
+        plugin = plugins.get("task", one.name)
+        plugins.values(plugin, one)
+        has = plugin.attributes.get("metrics", ())
         found = [
             LayoutColumn((task, *heads), task, metric, where)
             for heads, metric, where in asked
@@ -124,6 +132,10 @@ def on(layout: Layout, *, tasks: Sequence[str] = (), backbone: str = "") -> Layo
 
 
 def _with_backbone(layout: Layout, backbone: str) -> Layout:
+    wanted = canonical.backbone(backbone)
+    if all(canonical.backbone(row.backbone) == wanted for row in layout.rows):
+        return layout
+
     def named(text: str) -> str:
         return text.replace(layout.model, backbone) if layout.model else text
 
@@ -182,9 +194,8 @@ class _Reader:
             row for group in self._tables("groups", content["groups"]) for row in self._group(group)
         )
         places = [(row.group, row.label) for row in rows]
-        if len(set(places)) < len(places):
-            double = next(place for place in places if places.count(place) > 1)
-            raise self._error(f"two rows are called '{' / '.join(double)}'")
+        self._check_names("rows", places)
+        self._check_names("columns", [column.heads for column in columns])
         for row in rows:
             if row.reference is not None and row.reference not in places:
                 labels = plugins.close(row.reference[1], [label for _, label in places])
@@ -233,14 +244,31 @@ class _Reader:
     def _row(self, one: Mapping[str, Any], group: str, backbone: str, reference: str) -> LayoutRow:
         self._check("a row", one, ("label", "method", "reference"), ("method",))
         method = self._text("method", one)
-        for part in spec.parse_chain(method):
-            self._known("method", str(part))
+        self._check_chain(method)
         label = self._text("label", one) or method
         reference = self._text("reference", one) if "reference" in one else reference
         above, slash, below = reference.rpartition(" / ")
         compared = (above if slash else group, below)
         has_reference = bool(reference) and compared != (group, label)
         return LayoutRow(group, label, backbone, method, compared if has_reference else None)
+
+    def _check_chain(self, method: str) -> None:
+        """Make sure that a method can run, as far as its names tell."""
+        try:
+            chain = spec.parse_chain(method)
+        except UserError as error:
+            raise self._error(error.what, error.why or error.do) from error
+        for part in chain:
+            self._known("method", str(part))
+        roles = [plugins.get("method", part.name).role for part in chain]
+        if roles not in (["tuner"], ["decoder"], ["tuner", "decoder"]):
+            why = "A chain is one tuner, one decoder, or a tuner then a decoder."
+            raise self._error(f"'{method}' is no chain that can run", why)
+
+    def _check_names(self, what: str, names: Sequence[tuple[str, ...]]) -> None:
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise self._error(f"two {what} are called '{' / '.join(double)}'")
 
     def _check(
         self, what: str, content: Mapping[str, Any], keys: Sequence[str], needed: Sequence[str]

@@ -29,9 +29,11 @@ def caption(table: Table) -> list[str]:
     if not table.cells:
         return lines
     notes = {
-        (column.task, column.edition, column.about) for column in table.columns if column.about
+        (f"{column.task} ({column.edition})" if column.edition else column.task, column.about)
+        for column in table.columns
+        if column.about
     }
-    lines += [f"{task} ({edition}): {about}" for task, edition, about in sorted(notes)]
+    lines += [f"{data}: {about}" for data, about in sorted(notes)]
     cells = list(table.cells.values())
     line = f"{'Percent' if table.unit == 'percent' else 'Fractions'}; q: questions, img: images."
     if any(cell.low is not None for cell in cells):
@@ -91,7 +93,7 @@ def provenance(runs: Iterable[RunRecord]) -> list[str]:
             weights[run.backbone].setdefault(" ".join(filter(None, facts)))
     parts = [f"{name} {' and '.join(found)}" for name, found in versions.items()]
     parts += [f"{name} weights {' and '.join(found)}" for name, found in weights.items()]
-    return [f"Made with {', '.join(parts)}."]
+    return [f"Made with {', '.join(parts)}."] if parts else []
 
 
 def machines(runs: Iterable[RunRecord]) -> list[str]:
@@ -118,10 +120,10 @@ def commands(made_by: Sequence[str]) -> list[str]:
 
 
 def _preset(table: Table) -> list[str]:
-    if not table.preset:
-        return ["No runs yet; --missing prints the commands that fill the table."]
     told = _PRESETS.get(table.preset)
-    lines = [f"Preset {table.preset}{f': {told}' if told else ''}."]
+    lines = [f"Preset {table.preset}{f': {told}' if told else ''}."] if table.preset else []
+    if not table.cells:
+        lines.append("No cell is filled; --missing prints the commands that would fill them.")
     if table.partial:
         lines.append(
             "Partial: these runs left samples out and are not to be compared with whole ones."

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby
 from typing import Literal
 
@@ -41,14 +41,19 @@ class Sheet:
         heads: of each column, from the top; all of one length.
         lines: its body.
         notes: lines below it.
-        warning: what must not be overlooked, "" for nothing.
+        partial: whether its runs left samples out, which must not be overlooked.
     """
 
     title: str
     heads: tuple[tuple[str, ...], ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
-    warning: str = ""
+    partial: bool = False
+
+    @property
+    def heading(self) -> str:
+        """What stands above it, "" for nothing."""
+        return ". ".join(filter(None, ("Partial runs" if self.partial else "", self.title)))
 
     def legend(self, best: str, second: str) -> list[str]:
         """Return what marks the best and the second of a column, if any are marked.
@@ -91,9 +96,11 @@ def sheets(table: Table) -> list[Sheet]:
 
 
 def _scores(table: Table) -> Sheet:
-    parts: list[tuple[str, Callable[[Row, Column], Text]]] = [("ours", partial(_score, table))]
+    parts: list[tuple[str, Callable[[Row, Column], Text]]] = [
+        ("ours", functools.partial(_score, table))
+    ]
     if table.published:
-        parts.append(("paper", partial(_paper, table)))
+        parts.append(("paper", functools.partial(_paper, table)))
     notes = caption(table)
     if table.contrasts:
         notes.append("↑ ↓: above or below its reference by more than chance; see below.")
@@ -102,13 +109,12 @@ def _scores(table: Table) -> Sheet:
         notes.append(
             f"paper: {'; '.join(sources)}; in, out: whether it lies in our interval of one run."
         )
-    warning = "PARTIAL" if table.partial else ""
-    return _sheet(table, table.title, parts, tuple(notes), warning)
+    return _sheet(table, table.title, parts, tuple(notes), partial=table.partial)
 
 
 def _contrasts(table: Table) -> Sheet:
     references = dict.fromkeys(one.reference for one in table.contrasts.values())
-    parts = [("", partial(_gap, table))]
+    parts = [("", functools.partial(_gap, table))]
     kept = {row for row, _ in table.contrasts}
     rows = tuple(row for row in table.rows if row in kept)
     smaller = replace(table, rows=rows)
@@ -161,8 +167,8 @@ def _sheet(
     title: str,
     parts: Sequence[tuple[str, Callable[[Row, Column], Text]]],
     notes: tuple[str, ...],
-    warning: str = "",
     *,
+    partial: bool = False,
     told: Callable[[Row], str] | None = None,
     with_n: bool = True,
 ) -> Sheet:
@@ -177,11 +183,11 @@ def _sheet(
     ]
     names = [(row.group or row.backbone, (told or label)(row)) for row in table.rows]
     if table.across == "methods":
-        return _turned(title, names, heads, body, notes, warning)
+        return _turned(title, names, heads, body, notes, partial=partial)
     lines = tuple(
         Line(group, name, tuple(texts)) for (group, name), texts in zip(names, body, strict=True)
     )
-    return Sheet(title, tuple(heads), lines, notes, warning)
+    return Sheet(title, tuple(heads), lines, notes, partial)
 
 
 def _turned(
@@ -190,13 +196,14 @@ def _turned(
     heads: Sequence[tuple[str, ...]],
     body: Sequence[Sequence[Text]],
     notes: tuple[str, ...],
-    warning: str,
+    *,
+    partial: bool,
 ) -> Sheet:
     lines = tuple(
         Line(head[0], " ".join(filter(None, head[1:])), tuple(texts[at] for texts in body))
         for at, head in enumerate(heads)
     )
-    return Sheet(title, tuple(names), lines, notes, warning)
+    return Sheet(title, tuple(names), lines, notes, partial)
 
 
 def _heads(table: Table, *, with_n: bool) -> list[tuple[str, ...]]:

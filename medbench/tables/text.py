@@ -26,7 +26,7 @@ def as_text(
 
 def _sheet(sheet: Sheet, bold: Callable[[str], str] | None, width: int | None) -> str:
     bands = _bands(sheet, width)
-    written = [part for part in (sheet.warning, sheet.title) if part]
+    written = [part for part in ("PARTIAL" if sheet.partial else "", sheet.title) if part]
     for number, band in enumerate(bands):
         written += [""] * bool(number) + _band(band, bold)
     return "\n".join(
