@@ -10,7 +10,7 @@ import numpy as np
 
 from medbench import plugins, store
 from medbench.choose import Side
-from medbench.differences import brief, differences
+from medbench.differences import brief, computed_by, differences
 from medbench.errors import UserError
 from medbench.items import Items, is_mean, read_items
 from medbench.spec import normalise
@@ -315,9 +315,7 @@ def _versions(side: Side, name: str) -> list[str]:
 
 
 def _made_with(side: Side, metric: str) -> list[str]:
-    made = [cast("dict[str, Any]", run.scores[metric].get("made_with", {})) for run in side.runs]
-    written = (", ".join(f"{name} {brief(one[name])}" for name in sorted(one)) for one in made)
-    return list(dict.fromkeys(text or "not told" for text in written))
+    return list(dict.fromkeys(computed_by(run.scores[metric]) for run in side.runs))
 
 
 def _unlike(name: str, ours: list[str], theirs: list[str]) -> dict[str, tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What differs between the identities of runs beside their seeds."""
+"""What differs between runs beside their seeds, as messages tell it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ def brief(value: object) -> str:
     """Return a value as messages show it: hashes short."""
     text = str(value)
     return text[:_SHOWN] if len(text) == _HASH else text
+
+
+def computed_by(score: Mapping[str, Any]) -> str:
+    """Return the versions and weights that a score was computed by; hashes are short."""
+    made: Mapping[str, Any] = score.get("made_with") or {}
+    return ", ".join(f"{name} {brief(made[name])}" for name in sorted(made)) or "not told"
 
 
 def _leaves(identity: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -49,9 +49,10 @@ class Paired:
 
     @property
     def smallest(self) -> float | None:
-        """The smallest true gap that would be found in 8 of 10 such comparisons, as a fraction.
+        """The smallest true gap that most such comparisons would find, as a fraction.
 
-        By the normal approximation: (z of 1 - 0.05 / 2 + z of 0.8) standard errors.
+        (z of 1 - 0.05 / 2 + z of 0.8) standard errors: 8 of 10 by the normal approximation, about 3
+        of 4 in simulations (docs/statistics.md).
         """
         if self.standard_error is None:
             return None

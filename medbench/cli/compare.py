@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medbench import spec
+from medbench import few_images, spec
 from medbench.counting import counted
 from medbench.errors import UserError
 
@@ -247,6 +247,8 @@ def _legend(found: Comparison) -> Iterator[str]:
     several = any(one.a_spread is not None or one.b_spread is not None for one in found.metrics)
     spread = ", ± standard deviation between seeds" if several else ""
     yield f"A and B in percent{spread}; B - A in points, interval over images."
+    intervals = (one for one in found.metrics if one.test and one.test.low is not None)
+    yield from few_images.warnings(one.groups for one in intervals)
     if tests:
         yield "p: chance of a gap at least as wide if the methods were alike, by images."
     if any(test.name == "mcnemar" for test in tests):
@@ -261,7 +263,7 @@ def _legend(found: Comparison) -> Iterator[str]:
     if any(test.independent is not None for test in tests):
         yield "independent: p of McNemar's test if no two questions shared an image."
     if any(test.smallest is not None for test in tests):
-        yield "smallest gap: in points; 8 of 10 comparisons like this would find it (p < 0.05)."
+        yield "smallest gap: in points; about 3 of 4 such comparisons would find it (p < 0.05)."
     for one in found.metrics:
         if one.note:
             yield from _wrapped(f"{one.metric} {one.note}.")

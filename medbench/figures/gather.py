@@ -151,12 +151,19 @@ def table(
     )
     for state in ("complete", "partial"):
         tables = fill(layout, [one for one in records if one.state == state], preset=asked.preset)
-        if len(tables) > 1:
+        if len({one.preset for one in tables}) > 1:
             raise UserError(
                 "runs of several presets may not stand in one figure",
                 f"There are some of {' and '.join(one.preset for one in tables)}, "
                 "which pick tokens by different rules.",
                 f"Take one of them: --preset {tables[0].preset}",
+            )
+        if len(tables) > 1:
+            limits = sorted({str(run.limit) for one in tables for run in one.each_run()})
+            raise UserError(
+                "runs over several parts of the samples may not stand in one figure",
+                f"There are some with --limit {' and '.join(limits)}.",
+                "Move those that are not meant to another folder, or name one with --out.",
             )
         shown = tables[0].rows[: len(points)]
         if any(row in shown for row, _ in tables[0].cells):

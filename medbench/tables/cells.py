@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from medbench import plugins
+from medbench.differences import computed_by
+from medbench.errors import UserError
 from medbench.tables.model import Cell
 
 if TYPE_CHECKING:
@@ -16,7 +19,19 @@ UNWELL = 0.02
 
 
 def pool(runs: Sequence[RunRecord], metric: str) -> Cell:
-    """Return the cell of a metric over runs of several seeds, all of which have it."""
+    """Return the cell of a metric over runs of several seeds, all of which have it.
+
+    Raises:
+        UserError: the scores were computed by other versions or weights.
+    """
+    by = {computed_by(run.scores[metric]): run for run in runs}
+    if len(by) > 1:
+        told = "; ".join(f"{way} in {plugins.shown(run.folder)}" for way, run in by.items())
+        raise UserError(
+            f"{metric} of {runs[0].method} on {runs[0].task} was computed in several ways",
+            f"By {told}.",
+            f"Score the runs alike: medbench rescore RUNS --metric {metric}",
+        )
     return cell_of(runs, [run.scores[metric] for run in runs], metric)
 
 

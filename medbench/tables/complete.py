@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from medbench.tables.commands import made_by
 from medbench.tables.model import Table
-from medbench.tables.notes import commands, machines, provenance
+from medbench.tables.notes import commands, machines, provenance, scorers
 
 
 def complete(table: Table, *, cost: bool = False, paper: str = "") -> Table:
@@ -35,5 +35,10 @@ def complete(table: Table, *, cost: bool = False, paper: str = "") -> Table:
 
         table = replace(table, published=published(table, paper))
     runs = table.each_run()
-    below = [*provenance(runs), *(machines(runs) if cost else []), *commands(made_by(runs))]
+    below = [
+        *scorers(table),
+        *provenance(runs),
+        *(machines(runs) if cost else []),
+        *commands(made_by(runs)),
+    ]
     return replace(table, notes=tuple(below))

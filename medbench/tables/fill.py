@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def fill(layout: Layout, records: Iterable[RunRecord], *, preset: str = "") -> list[Table]:
     """Return the tables of a layout.
 
-    Runs of each preset, and partial ones, make tables of their own; whole runs come first. Without
-    any run that fits there is one table of empty cells.
+    Runs of each preset, and partial ones of each limit, make tables of their own; whole runs come
+    first. Without any run that fits there is one table of empty cells.
 
     Args:
         records: runs; those without scores are passed over.
@@ -32,14 +32,16 @@ def fill(layout: Layout, records: Iterable[RunRecord], *, preset: str = "") -> l
     Raises:
         UserError: runs of several kinds or over several data would stand in one cell or column.
     """
-    kinds: dict[tuple[bool, str], list[RunRecord]] = defaultdict(list)
+    kinds: dict[tuple[bool, str, int], list[RunRecord]] = defaultdict(list)
     for record in records:
         if record.scores and record.state in ("complete", "partial"):
-            kinds[record.state == "partial", record.preset].append(record)
-    asked = {kind: runs for kind, runs in kinds.items() if preset in ("", kind[1])}
+            partial = record.state == "partial"
+            limit = record.limit or 0 if partial else 0
+            kinds[partial, record.preset, limit].append(record)
     found = [
-        _table(layout, asked[partial, name], name, partial=partial)
-        for partial, name in sorted(asked)
+        _table(layout, runs, kind[1], partial=kind[0])
+        for kind, runs in sorted(kinds.items(), key=lambda item: item[0])
+        if preset in ("", kind[1])
     ]
     return [table for table in found if table.cells] or [_table(layout, [], preset, partial=False)]
 

@@ -24,7 +24,7 @@ _SIGNS = {
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "−": "$-$", "–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
     "†": r"\textdagger{}", "°": r"$^\circ$", "<": r"$<$", ">": r"$>$", "|": r"$\vert$",
-    '"': "''", "[": "{[}", "*": "{*}",
+    '"': "''", "'": r"\textquotesingle{}", "[": "{[}", "*": "{*}",
 }  # fmt: skip
 # The interval is smaller than the value, so that columns stay narrow and values stand out.
 _INTERVAL = re.compile(r" (\[[^\]]*\])")

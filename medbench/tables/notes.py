@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from medbench import few_images
+from medbench.differences import computed_by
 from medbench.tables.cells import UNWELL
 from medbench.tables.model import Column, Row, Table
 
@@ -39,6 +41,7 @@ def caption(table: Table) -> list[str]:
     if any(cell.low is not None for cell in cells):
         line += " [low, high]: 95 % interval over the images."
     lines.append(line)
+    lines += few_images.warnings(cell.groups for cell in cells if cell.low is not None)
     if any(cell.spread is not None for cell in cells):
         lines.append(
             "± : standard deviation between seeds, of which the value is the mean; the interval "
@@ -70,8 +73,8 @@ def comparison(table: Table) -> list[str]:
     smallest = [text for column in table.columns if (text := _smallest(table, column))]
     if smallest:
         lines.append(
-            "Smallest gap found in 8 of 10 such comparisons before correction (median over the "
-            f"rows): {'; '.join(smallest)}."
+            "Smallest gap that about 3 of 4 such comparisons would find, before correction (median "
+            f"over the rows): {'; '.join(smallest)}."
         )
     return lines
 
@@ -94,6 +97,20 @@ def provenance(runs: Iterable[RunRecord]) -> list[str]:
     parts = [f"{name} {' and '.join(found)}" for name, found in versions.items()]
     parts += [f"{name} weights {' and '.join(found)}" for name, found in weights.items()]
     return [f"Made with {', '.join(parts)}."] if parts else []
+
+
+def scorers(table: Table) -> list[str]:
+    """Return which metrics were computed in several ways, by other versions or weights."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for (_, column), runs in table.runs.items():
+        for run in runs:
+            found[column.metric].setdefault(computed_by(run.scores[column.metric]))
+    return [
+        f"{metric} was computed in several ways, which alone may move it: {'; '.join(ways)}. "
+        f"medbench rescore RUNS --metric {metric} makes them one."
+        for metric, ways in found.items()
+        if len(ways) > 1
+    ]
 
 
 def machines(runs: Iterable[RunRecord]) -> list[str]:

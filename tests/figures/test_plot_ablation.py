@@ -189,8 +189,9 @@ def test_partial_runs_alone_are_drawn_and_called_so(made, root):
     assert "Task phantom (PARTIAL: first 20);" in found.note
     assert (found.reference, found.table.columns[0]) not in found.table.cells
     made("a3tune[R=9]", limit=10)
-    with pytest.raises(UserError, match="not over the same samples"):
+    with pytest.raises(UserError, match="several parts of the samples") as caught:
         figure(root)
+    assert caught.value.why == "There are some with --limit 10 and 20."
 
 
 def test_a_file_of_a_plugin_that_changed_is_no_other_setting(made, root):

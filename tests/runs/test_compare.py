@@ -478,13 +478,16 @@ def test_equal_answers_and_a_single_image(make, compared, shown):
     make("vcd", rows=rows)
     one = metric(compared("greedy", "vcd"), "closed/strict")
     assert (one["gap"], one["questions"], one["test"]["p"]) == (0, 0, 1)
-    assert "0 of 36" in shown("greedy", "vcd")
+    out = shown("greedy", "vcd")
+    assert "0 of 36" in out and "Fewer than 50 images" in out
     few = {"partial": True, "limit": 3}
     make("beam", rows=answered(questions([1]), "beam"), **few)
     make("dola", rows=answered(questions([1]), "dola"), **few)
     test = metric(compared("beam", "dola"), "closed/strict")["test"]
     assert test["p"] is test["low"] is test["smallest"] is None
-    assert "PARTIAL: both are over the same part of --limit 3" in shown("beam", "dola")
+    out = shown("beam", "dola")
+    assert "PARTIAL: both are over the same part of --limit 3" in out
+    assert "Fewer than" not in out  # there is no interval to doubt
 
 
 # What is printed

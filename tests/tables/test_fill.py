@@ -230,15 +230,12 @@ def test_what_must_not_stand_side_by_side_is_refused(make, layout, refused, case
     assert do.startswith("Move the runs that are not meant")
 
 
-def test_partial_runs_of_other_limits_or_gaps_are_refused(make, layout, refused):
+def test_partial_runs_of_other_limits_make_tables_of_their_own(make, layout, tables):
     make("greedy", "1100", limit=4)
-    folder = make("vcd", "110000", limit=6)
-    what, why, _ = refused(layout())
-    assert what == "the runs of phantom are not over the same samples"
-    assert why.startswith("limit is 4 in results/runs/phantom/toy/greedy/")
-    (folder / "scores.json").unlink()
-    make("vcd", "1100", missing_images=2)
-    assert "limit is 4 in" in refused(layout())[1]
+    make("vcd", "110000", limit=6)
+    made = tables(layout())
+    assert [one["partial"] for one in made] == [True, True]
+    assert [one["columns"][0]["limit"] for one in made] == [4, 6]
 
 
 def test_runs_that_lack_other_images_are_refused(make, layout, refused):
