@@ -15,8 +15,8 @@ from medbench.counting import counted
 from medbench.errors import UserError
 
 if TYPE_CHECKING:
-    from medbench.baseline_update import Update
-    from medbench.check import Check, Moved
+    from medbench.checking.check import Check, Moved
+    from medbench.checking.update import Update
 
 _NONE = "–"
 _VERDICTS = {
@@ -76,12 +76,12 @@ def check(
             f"A check takes the tolerance that stands in {against}, so that all agree on it.",
             f"Set it: medbench check --against {against} --update --tolerance {tolerance:g}",
         )
-    from medbench import baseline_update
-    from medbench import check as checks
+    from medbench.checking import check as checks
+    from medbench.checking import update as updates
 
     file, root = against.expanduser(), out.expanduser()
     if update:
-        done = baseline_update.update(file, runs, root, tolerance=tolerance)
+        done = updates.update(file, runs, root, tolerance=tolerance)
         lines = _update_lines(done, against)
     else:
         done = checks.check(file, runs, root)

@@ -17,7 +17,7 @@ from PIL.Image import Image
 
 from medbench import plugins, spec, store
 from medbench.choose import Side
-from medbench.comparable import check_settings
+from medbench.comparing.comparable import check_settings
 from medbench.data.pictures import open_image
 from medbench.errors import UserError
 from medbench.figures import placement

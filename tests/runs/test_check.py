@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medbench import baseline, plugins, spec, store
+from medbench import plugins, spec, store
+from medbench.checking import baseline
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = "results/baseline.json"

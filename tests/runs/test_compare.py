@@ -97,7 +97,7 @@ def identity(method, seed, **changes):
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
     """Draw images less often, which tests of one more and one less cannot tell."""
-    monkeypatch.setattr("medbench.compare.Images", partial(Images, resamples=1000))
+    monkeypatch.setattr("medbench.comparing.compare.Images", partial(Images, resamples=1000))
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from typing import Literal, cast
 
 import numpy as np
 
-from medbench.baseline import DIGITS, Entry, read
-from medbench.baseline_entry import causes
-from medbench.check_runs import Found, keeping, match, named, no_score, of_cells, unlike
+from medbench.checking.baseline import DIGITS, Entry, read
+from medbench.checking.entry import causes
+from medbench.checking.runs import Found, keeping, match, named, no_score, of_cells, unlike
 from medbench.direction import better
 from medbench.errors import UserError
 from medbench.items import Items
@@ -121,8 +121,8 @@ def check(against: Path, names: Sequence[str], root: Path) -> Check:
 
     Args:
         against: file of the baseline.
-        names: as `medbench.check_runs.named` takes them; none for all cells of the baseline, each
-            looked for below `root`.
+        names: as `medbench.checking.runs.named` takes them; none for all cells of the baseline,
+            each looked for below `root`.
         root: folder of the runs.
 
     Raises:

@@ -15,7 +15,7 @@ import numpy as np
 
 from medbench import paired
 from medbench.choose import Side
-from medbench.comparable import (
+from medbench.comparing.comparable import (
     Answers,
     check_runs,
     check_samples,
@@ -24,8 +24,8 @@ from medbench.comparable import (
     differing,
     is_pooled,
 )
+from medbench.comparing.flips import Flips, FlipsFinder
 from medbench.direction import better
-from medbench.flips import Flips, FlipsFinder
 from medbench.paired import Images, Paired
 
 # Whose flips are shown; where none of them is compared, the first metric of right and wrong.

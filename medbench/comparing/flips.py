@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from medbench import store
-from medbench.comparable import Answers
+from medbench.comparing.comparable import Answers
 from medbench.rows import Row
 
 # By what of `meta` questions are counted, where a run has it.

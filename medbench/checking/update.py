@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medbench import store
-from medbench.baseline import Baseline, Entry, read, write
-from medbench.baseline_entry import apart, causes
-from medbench.check_runs import Found, match, named, no_score, of_cells
+from medbench.checking.baseline import Baseline, Entry, read, write
+from medbench.checking.entry import apart, causes
+from medbench.checking.runs import Found, match, named, no_score, of_cells
 from medbench.errors import UserError
 
 
@@ -70,7 +70,7 @@ def update(
 
     Args:
         against: file of the baseline; a new one needs names.
-        names: as in `medbench.check.check`; none for all cells that the baseline has.
+        names: as in `medbench.checking.check.check`; none for all cells that the baseline has.
         root: folder of the runs.
         tolerance: to be kept from now on; None for the one that is there.
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from medbench import plugins, spec, store, supervise
-from medbench.baseline import DIGITS, Answers, Entry, Score
+from medbench.checking.baseline import DIGITS, Answers, Entry, Score
 from medbench.differences import brief, differences
 from medbench.errors import UserError
 from medbench.items import Items, is_mean, read_items

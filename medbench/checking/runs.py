@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from medbench import plugins, spec, store
-from medbench.baseline import Baseline, Entry
-from medbench.baseline_entry import PLUGINS, apart, entry_of, file_of, key_parts, name_of
 from medbench.cell import Request
+from medbench.checking.baseline import Baseline, Entry
+from medbench.checking.entry import PLUGINS, apart, entry_of, file_of, key_parts, name_of
 from medbench.choose import find
 from medbench.counting import counted
 from medbench.errors import UserError
