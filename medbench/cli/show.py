@@ -21,7 +21,7 @@ from medbench.task import Task
 # Literal attributes that are printed as they are, in this order.
 _FACTS = (
     "version", "paper", "licence", "source", "restricted", "needs", "uses", "offers", "kinds",
-    "range", "extra", "metrics", "prompt", "rows_per_token", "extra_memory",
+    "range", "better", "extra", "metrics", "prompt", "rows_per_token", "extra_memory",
     "schedule", "deviates",
 )  # fmt: skip
 _EXAMPLES = {

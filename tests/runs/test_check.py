@@ -284,6 +284,14 @@ def test_a_rate_of_yes_is_told_and_never_fails(make, check, right):
     assert ": 0 scores worse, 0 better, 1 moved, " in summary
 
 
+@pytest.mark.parametrize(("right", "code", "told"), [(700, 0, "better"), (900, 1, "worse")])
+def test_where_lower_is_better_a_rise_is_worse(make, check, monkeypatch, right, code, told):
+    monkeypatch.setattr("medbench.checking.check.better", lambda metric: "lower")
+    check(make(closed__strict=800), "--update")
+    found, (_, _, line, *_), _ = check(make(closed__strict=right))
+    assert (found, f"  {told}: beyond the tolerance" in line) == (code, True)
+
+
 def test_what_made_a_score_move_stands_beside_it(kept, make, check):
     changed = {
         "identity.decoder.source": "0" * 64,
