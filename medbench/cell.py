@@ -14,7 +14,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from medbench import adapter_plan, keys, plugins, provenance, spec, supervise
+from medbench import adapter_plan, chains, keys, plugins, provenance, spec, supervise
 from medbench.adapter_plan import AdapterPlan
 from medbench.backbone import Checkpoint
 from medbench.data.image_check import check_images
@@ -235,7 +235,7 @@ def look_up(request: Request) -> Named:
     task = plugins.get("task", task_spec.name)
     backbone = plugins.get("backbone", backbone_spec.name)
     methods = tuple(plugins.get("method", one.name) for one in chain)
-    _check_chain(request.method, methods)
+    chains.check(request.method, methods)
     tuning = dict(task.attributes.get("tuning", {}))
     for plugin, one in zip(methods, chain, strict=True):
         values = plugins.values(plugin, one, tuning if plugin.role == "tuner" else {})
@@ -243,16 +243,6 @@ def look_up(request: Request) -> Named:
     plugins.values(task, task_spec)
     plugins.values(backbone, backbone_spec)
     return Named(task_spec, backbone_spec, chain, task, backbone, methods, tuning)
-
-
-def _check_chain(text: str, chain: Sequence[Plugin]) -> None:
-    roles = [plugin.role for plugin in chain]
-    if roles not in (["tuner"], ["decoder"], ["tuner", "decoder"]):
-        raise UserError(
-            f"'{text}' is not a chain that can run",
-            f"It reads {' then '.join(roles)}.",
-            "A chain is one tuner, one decoder, or a tuner then a decoder.",
-        )
 
 
 def check_options(request: Request) -> None:

@@ -9,16 +9,16 @@ each key means.
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from medbench import plugins, spec
 from medbench.errors import UserError
 from medbench.figures.along import as_written
 from medbench.shipped import results
+from medbench.toml_file import TomlFile
 
 METRICS = ("recall/paper", "closed/paper")
 _KEYS = (
@@ -78,7 +78,7 @@ def read(asked: str, method: str = "") -> Layout:
             "",
             "Leave --method out, or name a parameter in place of the figure.",
         )
-    return _read(path)
+    return _layout(TomlFile(path, "A figure"))
 
 
 def _path(asked: str) -> Path | None:
@@ -115,88 +115,38 @@ def _parameters(method: str) -> list[str]:
     return list(dict.fromkeys(p.name for part in parts for p in part.parameters))
 
 
-def _read(path: Path) -> Layout:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        why = f"{error.strerror if isinstance(error, OSError) else error}."
-        raise UserError(f"cannot read {path}", why, "A figure is a TOML file.") from error
-    return _Reader(path).layout(content)
+def _layout(file: TomlFile) -> Layout:
+    content = file.content
+    file.check("the file", content, _KEYS)
+    layout = Layout(
+        title=file.text("title", content),
+        source=file.text("source", content),
+        task=file.text("task", content),
+        metrics=tuple(map(str, file.values("metrics", content))) or METRICS,
+        method=file.text("method", content),
+        parameter=file.text("parameter", content),
+        values=tuple(map(as_written, file.values("values", content))),
+        reference=file.text("reference", content),
+        points=tuple(_point(file, one) for one in file.tables("points", content)),
+    )
+    if bool(layout.points) == bool(layout.parameter):
+        raise file.error("it has either points or a parameter", "Write the one or the other.")
+    file.check_names("points", [(one.group, one.label) for one in layout.points])
+    for method in filter(None, (layout.method, layout.reference)):
+        file.check_chain(method)
+    if layout.task:
+        file.check_spec("task", layout.task)
+    for metric in layout.metrics:
+        file.check_spec("metric", metric)
+    known = _parameters(layout.method) if layout.parameter else []
+    if layout.parameter and layout.parameter not in known:
+        close = plugins.close(layout.parameter, known)
+        raise file.error(f"{layout.method} has no '{layout.parameter}'", close)
+    return layout
 
 
-class _Reader:
-    """Reads one file; its errors name it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def layout(self, content: Mapping[str, Any]) -> Layout:
-        self._check("the file", content, _KEYS)
-        layout = Layout(
-            title=self._text("title", content),
-            source=self._text("source", content),
-            task=self._text("task", content),
-            metrics=tuple(map(str, self._list("metrics", content))) or METRICS,
-            method=self._text("method", content),
-            parameter=self._text("parameter", content),
-            values=tuple(map(as_written, self._list("values", content))),
-            reference=self._text("reference", content),
-            points=tuple(map(self._point, self._list("points", content))),
-        )
-        if bool(layout.points) == bool(layout.parameter):
-            raise self._error("it has either points or a parameter", "Write the one or the other.")
-        places = [(one.group, one.label) for one in layout.points]
-        double = next((place for place in places if places.count(place) > 1), None)
-        if double:
-            raise self._error(f"two points are called '{double[1]}'")
-        self._check_names(layout)
-        return layout
-
-    def _point(self, one: Any) -> Named:
-        if not isinstance(one, dict):
-            raise self._error("'points' is no list of tables", "Write [[points]].")
-        point = cast("Mapping[str, Any]", one)
-        self._check("a point", point, ("label", "method", "group"))
-        method = self._text("method", point)
-        if not method:
-            raise self._error("a point lacks 'method'")
-        return Named(self._text("label", point) or method, method, self._text("group", point))
-
-    def _check(self, what: str, content: Mapping[str, Any], keys: Sequence[str]) -> None:
-        for key in content:
-            if key not in keys:
-                why = plugins.close(key, keys) or f"It may have: {', '.join(keys)}."
-                raise self._error(f"{what} has no '{key}'", why)
-
-    def _check_names(self, layout: Layout) -> None:
-        """Make sure that what is named exists and takes its values; a typo must not be a gap."""
-        methods = [layout.method, layout.reference, *(one.method for one in layout.points)]
-        try:
-            for method in filter(None, methods):
-                for one in spec.parse_chain(method):
-                    plugins.values(plugins.get("method", one.name), one)
-            if layout.task:
-                plugins.get("task", spec.parse(layout.task).name)
-            for metric in layout.metrics:
-                plugins.get("metric", spec.parse(metric).name)
-        except UserError as error:
-            raise self._error(error.what, error.why or error.do) from error
-        known = _parameters(layout.method) if layout.parameter else []
-        if layout.parameter and layout.parameter not in known:
-            close = plugins.close(layout.parameter, known)
-            raise self._error(f"{layout.method} has no '{layout.parameter}'", close)
-
-    def _list(self, key: str, content: Mapping[str, Any]) -> list[Any]:
-        value = content.get(key, [])
-        if not isinstance(value, list):
-            raise self._error(f"{key} is no list", f"It is {value!r}.")
-        return cast("list[Any]", value)
-
-    def _text(self, key: str, content: Mapping[str, Any]) -> str:
-        value = content.get(key, "")
-        if not isinstance(value, str):
-            raise self._error(f"{key} is no text", f"It is {value!r}.")
-        return value
-
-    def _error(self, what: str, why: str = "") -> UserError:
-        return UserError(f"{self._path.name}: {what}", why, f"Mend {plugins.shown(self._path)}.")
+def _point(file: TomlFile, one: Mapping[str, Any]) -> Named:
+    file.check("a point", one, ("label", "method", "group"), ("method",))
+    method = file.text("method", one)
+    file.check_chain(method)
+    return Named(file.text("label", one) or method, method, file.text("group", one))

@@ -11,7 +11,6 @@ docs/tables.md tells what each key means.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +18,9 @@ from typing import Any, Literal, cast
 
 from medbench import canonical, plugins, spec
 from medbench.errors import UserError
-from medbench.plugins import Kind
 from medbench.shipped import results
 from medbench.tables.model import Where
+from medbench.toml_file import TomlFile
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,7 @@ def read(asked: str) -> Layout:
         UserError: there is no such table, or the file is not a layout.
     """
     path = _find(asked)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        why = f"{error.strerror if isinstance(error, OSError) else error}."
-        raise UserError(f"cannot read {path}", why, "A layout is a TOML file.") from error
-    return _Reader(path).layout(content)
+    return _layout(TomlFile(path, "A layout"), path.stem)
 
 
 def on(layout: Layout, *, tasks: Sequence[str] = (), backbone: str = "") -> Layout:
@@ -178,145 +172,77 @@ def _find(asked: str) -> Path:
     return found
 
 
-class _Reader:
-    """Reads one file; its errors name it."""
+def _layout(file: TomlFile, name: str) -> Layout:
+    content = file.content
+    texts = ("title", "source", "model", "published", "across", "unit")
+    file.check("the file", content, (*texts, "notes", "columns", "groups"), ("columns", "groups"))
+    columns = [_column(file, one) for one in _some(file, "columns", content)]
+    rows = [row for group in _some(file, "groups", content) for row in _group(file, group)]
+    places = [(row.group, row.label) for row in rows]
+    file.check_names("rows", places)
+    file.check_names("columns", [column.heads for column in columns])
+    for row in rows:
+        if row.reference is not None and row.reference not in places:
+            labels = plugins.close(row.reference[1], [label for _, label in places])
+            raise file.error(f"no row '{' / '.join(row.reference)}' to compare with", labels)
+    return Layout(
+        name=name,
+        title=file.text("title", content),
+        source=file.text("source", content),
+        model=file.text("model", content),
+        published=file.text("published", content),
+        across=cast("Any", file.choice("across", content, ("metrics", "methods"))),
+        unit=cast("Any", file.choice("unit", content, ("percent", "fraction"))),
+        columns=tuple(columns),
+        rows=tuple(rows),
+        notes=file.texts("notes", content, ()),
+    )
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._checked: set[tuple[Kind, str]] = set()
 
-    def layout(self, content: Mapping[str, Any]) -> Layout:
-        texts = ("title", "source", "model", "published", "across", "unit")
-        keys = (*texts, "notes", "columns", "groups")
-        self._check("the file", content, keys, ("columns", "groups"))
-        columns = tuple(self._column(one) for one in self._tables("columns", content["columns"]))
-        rows = tuple(
-            row for group in self._tables("groups", content["groups"]) for row in self._group(group)
-        )
-        places = [(row.group, row.label) for row in rows]
-        self._check_names("rows", places)
-        self._check_names("columns", [column.heads for column in columns])
-        for row in rows:
-            if row.reference is not None and row.reference not in places:
-                labels = plugins.close(row.reference[1], [label for _, label in places])
-                raise self._error(f"no row '{' / '.join(row.reference)}' to compare with", labels)
-        return Layout(
-            name=self._path.stem,
-            title=self._text("title", content),
-            source=self._text("source", content),
-            model=self._text("model", content),
-            published=self._text("published", content),
-            across=cast("Any", self._choice("across", content, ("metrics", "methods"))),
-            unit=cast("Any", self._choice("unit", content, ("percent", "fraction"))),
-            columns=columns,
-            rows=rows,
-            notes=self._texts("notes", content, ()),
-        )
+def _some(file: TomlFile, key: str, part: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = file.tables(key, part)
+    if not found:
+        raise file.error(f"'{key}' is no list of tables", f"Write [[{key}]].")
+    return found
 
-    def _column(self, one: Mapping[str, Any]) -> LayoutColumn:
-        self._check("a column", one, ("heads", "task", "metric", "where"), ("task", "metric"))
-        task, metric = self._text("task", one), self._text("metric", one)
-        self._known("task", task)
-        self._known("metric", metric)
-        heads = self._texts("heads", one, (task, metric))
-        return LayoutColumn(heads, task, metric, self._where(one))
 
-    def _where(self, one: Mapping[str, Any]) -> Where:
-        where = one.get("where", {})
-        if not isinstance(where, dict):
-            raise self._error("where is no table of fields and values")
-        found: list[tuple[str, tuple[str, ...]]] = []
-        for field, wanted in cast("dict[str, Any]", where).items():
-            values = cast("list[Any]", wanted if isinstance(wanted, list) else [wanted])
-            found.append((field, tuple(str(value) for value in values)))
-        return tuple(found)
+def _column(file: TomlFile, one: Mapping[str, Any]) -> LayoutColumn:
+    file.check("a column", one, ("heads", "task", "metric", "where"), ("task", "metric"))
+    task, metric = file.text("task", one), file.text("metric", one)
+    file.check_spec("task", task)
+    file.check_spec("metric", metric)
+    return LayoutColumn(file.texts("heads", one, (task, metric)), task, metric, _where(file, one))
 
-    def _group(self, one: Mapping[str, Any]) -> list[LayoutRow]:
-        keys = ("name", "backbone", "reference", "rows")
-        self._check("a group", one, keys, ("name", "backbone", "rows"))
-        name, backbone = self._text("name", one), self._text("backbone", one)
-        self._known("backbone", backbone)
-        return [
-            self._row(row, name, backbone, self._text("reference", one))
-            for row in self._tables("rows", one["rows"])
-        ]
 
-    def _row(self, one: Mapping[str, Any], group: str, backbone: str, reference: str) -> LayoutRow:
-        self._check("a row", one, ("label", "method", "reference"), ("method",))
-        method = self._text("method", one)
-        self._check_chain(method)
-        label = self._text("label", one) or method
-        reference = self._text("reference", one) if "reference" in one else reference
-        above, slash, below = reference.rpartition(" / ")
-        compared = (above if slash else group, below)
-        has_reference = bool(reference) and compared != (group, label)
-        return LayoutRow(group, label, backbone, method, compared if has_reference else None)
+def _where(file: TomlFile, one: Mapping[str, Any]) -> Where:
+    where = one.get("where", {})
+    if not isinstance(where, dict):
+        raise file.error("where is no table of fields and values")
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for field, wanted in cast("dict[str, Any]", where).items():
+        values = cast("list[Any]", wanted if isinstance(wanted, list) else [wanted])
+        found.append((field, tuple(str(value) for value in values)))
+    return tuple(found)
 
-    def _check_chain(self, method: str) -> None:
-        """Make sure that a method can run, as far as its names tell."""
-        try:
-            chain = spec.parse_chain(method)
-        except UserError as error:
-            raise self._error(error.what, error.why or error.do) from error
-        for part in chain:
-            self._known("method", str(part))
-        roles = [plugins.get("method", part.name).role for part in chain]
-        if roles not in (["tuner"], ["decoder"], ["tuner", "decoder"]):
-            why = "A chain is one tuner, one decoder, or a tuner then a decoder."
-            raise self._error(f"'{method}' is no chain that can run", why)
 
-    def _check_names(self, what: str, names: Sequence[tuple[str, ...]]) -> None:
-        double = next((name for name in names if names.count(name) > 1), None)
-        if double is not None:
-            raise self._error(f"two {what} are called '{' / '.join(double)}'")
+def _group(file: TomlFile, one: Mapping[str, Any]) -> list[LayoutRow]:
+    keys = ("name", "backbone", "reference", "rows")
+    file.check("a group", one, keys, ("name", "backbone", "rows"))
+    name, backbone = file.text("name", one), file.text("backbone", one)
+    file.check_spec("backbone", backbone)
+    reference = file.text("reference", one)
+    return [_row(file, row, name, backbone, reference) for row in _some(file, "rows", one)]
 
-    def _check(
-        self, what: str, content: Mapping[str, Any], keys: Sequence[str], needed: Sequence[str]
-    ) -> None:
-        for key in content:
-            if key not in keys:
-                close = plugins.close(key, keys)
-                raise self._error(f"{what} has no '{key}'", close or f"It has: {', '.join(keys)}.")
-        for key in needed:
-            if key not in content:
-                raise self._error(f"{what} lacks '{key}'")
 
-    def _tables(self, key: str, content: Any) -> list[Mapping[str, Any]]:
-        is_list = isinstance(content, list) and content
-        if not is_list or not all(isinstance(one, dict) for one in content):
-            raise self._error(f"'{key}' is no list of tables", f"Write [[{key}]].")
-        return cast("list[Mapping[str, Any]]", content)
-
-    def _text(self, key: str, content: Mapping[str, Any]) -> str:
-        value = content.get(key, "")
-        if not isinstance(value, str):
-            raise self._error(f"{key} is no text", f"It is {value!r}.")
-        return value
-
-    def _texts(
-        self, key: str, content: Mapping[str, Any], default: tuple[str, ...]
-    ) -> tuple[str, ...]:
-        value = content.get(key, list(default))
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-            raise self._error(f"{key} is no list of texts")
-        return tuple(cast("list[str]", value))
-
-    def _choice(self, key: str, content: Mapping[str, Any], choices: Sequence[str]) -> str:
-        value = self._text(key, content) or choices[0]
-        if value not in choices:
-            raise self._error(f"{key} cannot be '{value}'", f"Take {' or '.join(choices)}.")
-        return value
-
-    def _known(self, kind: Kind, text: str) -> None:
-        """Make sure that a plugin exists and takes its values; a typo must not be an empty row."""
-        if (kind, text) in self._checked:
-            return
-        try:
-            one = spec.parse(text)
-            plugins.values(plugins.get(kind, one.name), one)
-        except UserError as error:
-            raise self._error(error.what, error.why or error.do) from error
-        self._checked.add((kind, text))
-
-    def _error(self, what: str, why: str = "") -> UserError:
-        return UserError(f"{self._path.name}: {what}", why, f"Mend {plugins.shown(self._path)}.")
+def _row(
+    file: TomlFile, one: Mapping[str, Any], group: str, backbone: str, reference: str
+) -> LayoutRow:
+    file.check("a row", one, ("label", "method", "reference"), ("method",))
+    method = file.text("method", one)
+    file.check_chain(method)
+    label = file.text("label", one) or method
+    reference = file.text("reference", one) if "reference" in one else reference
+    above, slash, below = reference.rpartition(" / ")
+    compared = (above if slash else group, below)
+    has_reference = bool(reference) and compared != (group, label)
+    return LayoutRow(group, label, backbone, method, compared if has_reference else None)
