@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from medbench.method import Decoder, Method, Tuner
     from medbench.metric import Metric
     from medbench.model.load import load_backbone
+    from medbench.run_index import find_runs as runs
     from medbench.runner import run
     from medbench.scoring import score
-    from medbench.store import find_runs as runs
     from medbench.task import Sample, Task
 
 __version__ = "0.1.0"
@@ -53,7 +53,7 @@ _LAZY = {
     "load_backbone": ("medbench.model.load", "load_backbone"),
     "load_task": ("medbench.loading", "load_task"),
     "run": ("medbench.runner", "run"),
-    "runs": ("medbench.store", "find_runs"),
+    "runs": ("medbench.run_index", "find_runs"),
     "score": ("medbench.scoring", "score"),
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from medbench import canonical, store
 from medbench.differences import differences
 from medbench.errors import UserError
+from medbench.run_index import find_runs
 from medbench.store import RunRecord
 
 _FINISHED = ("complete", "partial")
@@ -60,7 +61,7 @@ def side(word: str, root: Path, records: Iterable[RunRecord] | None = None) -> S
     if (folder / store.RUN).is_file() or folder.is_dir():
         named = [store.read_record(path) for path in find([word], root)]
     else:
-        every = list(store.find_runs(root) if records is None else records)
+        every = list(find_runs(root) if records is None else records)
         named = _of_method(word, every) or [one for one in every if one.key.startswith(word)]
         # Says what a word may be, where it is none of that, and which file is broken.
         named = named or [store.read_record(path) for path in _meant(word, root)]

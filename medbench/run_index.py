@@ -19,6 +19,11 @@ _FORMAT = f"run 1 {','.join(one.name for one in fields(RunRecord))}"
 _FINISHED = ("complete", "partial")
 
 
+def find_runs(root: Path | str = "results/runs") -> list[RunRecord]:
+    """Return every run folder under `root`, sorted by path; broken ones say why."""
+    return records([path.parent for path in sorted(Path(root).glob(f"*/*/*/*/{RUN}"))])
+
+
 def records(folders: Sequence[Path]) -> list[RunRecord]:
     """Return the records of run folders, in the order given."""
     known = digests.recall((folder / RUN for folder in folders), _FORMAT)

@@ -200,13 +200,6 @@ def read_scores(folder: Path) -> dict[str, Any] | None:
     return _read(folder / SCORES) if (folder / SCORES).exists() else None
 
 
-def find_runs(root: Path | str = "results/runs") -> list[RunRecord]:
-    """Return every run folder under `root`, sorted by path; broken ones say why."""
-    from medbench.run_index import records
-
-    return records([path.parent for path in sorted(Path(root).glob(f"*/*/*/*/{RUN}"))])
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ from medbench.choose import find
 from medbench.counting import counted
 from medbench.errors import UserError
 from medbench.items import Items
+from medbench.run_index import find_runs
 from medbench.store import RunRecord
 
 _FINISHED = ("complete", "partial")
@@ -68,7 +69,7 @@ def of_cells(baseline: Baseline, root: Path, against: Path) -> Iterator[Found | 
 
     Where no run has the cell's key, it is one of the cell's name.
     """
-    records = store.find_runs(root)
+    records = find_runs(root)
     listed = [_Listed.of(one) for one in records if one.state != "broken"]
     broken = len(records) - len(listed)
     for entry in baseline.entries.values():

@@ -94,11 +94,12 @@ def _sides(
     words: tuple[str, str], root: Path, *, task: str, backbone: str, preset: str
 ) -> tuple[Side, Side]:
     """Return the runs that two words name; the options narrow which methods are meant."""
-    from medbench import choose, store
+    from medbench import choose
+    from medbench.run_index import find_runs
 
     records: list[RunRecord] = []
     if not all(Path(word).expanduser().is_dir() for word in words):
-        every = store.find_runs(root)
+        every = find_runs(root)
         records = _narrowed(every, task=task, backbone=backbone, preset=preset)
         # Who writes a key has said which run is meant.
         known = {one.folder for one in records}

@@ -93,7 +93,7 @@ def _plugin_columns(facts: dict[str, Any]) -> list[str]:
 
 
 def _runs(out: Path) -> list[RunRecord]:
-    from medbench.store import find_runs
+    from medbench.run_index import find_runs
 
     return find_runs(out)
 

@@ -146,7 +146,7 @@ def _collect(
 
 
 def _all(out: Path) -> list[RunRecord]:
-    from medbench.store import find_runs
+    from medbench.run_index import find_runs
 
     return find_runs(out)
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from medbench import canonical, plugins, spec, store
+from medbench import canonical, plugins, spec
 from medbench.counting import counted
 from medbench.errors import UserError
 from medbench.figures.layout import Named
+from medbench.run_index import find_runs
 from medbench.store import RunRecord
 from medbench.tables.fill import fill
 from medbench.tables.layout import Layout, LayoutColumn, LayoutRow
@@ -40,7 +41,7 @@ def finished(root: Path, asked: Asked) -> list[RunRecord]:
         plugins.get("task", spec.parse(asked.task).name)
     if asked.backbone:
         plugins.get("backbone", spec.parse(asked.backbone).name)
-    records = store.find_runs(root)
+    records = find_runs(root)
     if not records:
         raise UserError(f"no runs in {root}", "", "Name the folder that holds them: --out DIR")
     return [one for one in records if one.state in ("complete", "partial")]

@@ -37,7 +37,7 @@ def collect(
     Raises:
         UserError: there are no runs, or none of a task or backbone given.
     """
-    from medbench.store import find_runs
+    from medbench.run_index import find_runs
 
     records = find_runs(root)
     if not records:

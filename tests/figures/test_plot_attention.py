@@ -14,6 +14,7 @@ from medbench.figures.attention import arrange
 from medbench.figures.attention_picture import picture
 from medbench.metrics.attention import decode_map
 from medbench.model.geometry import Geometry
+from medbench.run_index import find_runs
 
 STREET = '''"""Drawn bars, two questions each."""
 
@@ -95,7 +96,7 @@ def sides(street, monkeypatch):
 
     def find(*methods, task="street"):
         root = street / "results" / "runs"
-        records = [one for one in store.find_runs(root) if one.task == task]
+        records = [one for one in find_runs(root) if one.task == task]
         return [choose.side(method, root, records) for method in methods]
 
     return find

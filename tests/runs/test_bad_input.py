@@ -10,6 +10,7 @@ import pytest
 from medbench import store
 from medbench.cell import Request, plan
 from medbench.errors import UserError
+from medbench.run_index import find_runs
 from medbench.runner import execute
 
 MINI = ("--task", "mini", "--backbone", "toy")
@@ -244,7 +245,7 @@ def test_an_image_that_breaks_during_a_run_stops_it_and_what_was_answered_is_kep
     image.write_bytes(whole[:-30])
     with pytest.raises(UserError, match="cannot read the image"):
         execute(cell)
-    (record,) = store.find_runs()
+    (record,) = find_runs()
     assert record.state == "unfinished"
     rows = store.read_rows(record.folder)
     assert len(rows) == record.done
@@ -267,7 +268,7 @@ def test_with_leave_a_run_goes_without_the_missing_images_and_is_partial(place, 
     code, _, err = medbench("run", *filed(files, "--allow-missing-images"))
     assert code == 0
     assert "  partial: 3 of 9 samples lack their image\n" in err
-    (record,) = store.find_runs()
+    (record,) = find_runs()
     assert (record.state, record.missing_images, record.done) == ("partial", 3, 6)
 
 
@@ -314,7 +315,7 @@ def test_no_space_left_keeps_what_was_written(place, refused, medbench, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         what, why, do = refused(*words)
-    (record,) = store.find_runs()
+    (record,) = find_runs()
     assert what == f"no space left for {record.folder}"
     assert why == "What was written before is kept."
     assert do.startswith("Free some space and run the same command again")
@@ -390,7 +391,7 @@ def test_a_folder_from_a_newer_medbench_is_left_alone(place, run, refused, name)
         assert why == "Its schema is 99; this version reads up to 1."
         assert do.startswith("Upgrade medbench")
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert [record.state for record in store.find_runs()] == ["broken"]
+    assert [record.state for record in find_runs()] == ["broken"]
 
 
 @pytest.mark.parametrize("name", ["run.json", "scores.json"])
@@ -404,7 +405,7 @@ def test_a_broken_file_is_named_and_deleting_it_is_enough(place, run, refused, n
     assert what.startswith("cannot read ")
     assert what.endswith(name)
     assert do == "Delete it and run the same command again; the answers beside it are kept."
-    (record,) = store.find_runs()
+    (record,) = find_runs()
     assert record.state == "broken"
     assert record.why == what
     (folder / name).unlink()
@@ -456,7 +457,7 @@ def adapter(place, run):
 
 
 def test_a_given_adapter_is_taken_as_it_is(place, run, adapter):
-    (trained,) = store.find_runs()
+    (trained,) = find_runs()
     given = run("lora[adapter=adapter]", "--out", "given")
     assert not (place / "given" / "adapters").exists()
     assert given.name == trained.folder.name

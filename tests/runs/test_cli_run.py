@@ -6,6 +6,7 @@ import re
 import pytest
 
 from medbench import store
+from medbench.run_index import find_runs
 
 WORDS = ("run", "--task", "mini", "--backbone", "toy", "--method")
 LOADS = '''"""A toy that says when it is loaded."""
@@ -64,7 +65,7 @@ def test_a_grid_runs_every_cell_and_loads_each_backbone_once(place, medbench, lo
     assert err.splitlines()[-1] == (
         "[24/24] vcd[alpha=1] on mini[images=2] with loud[seed=2], seed 4, matched"
     )
-    assert {(r.task, r.method, r.seed) for r in store.find_runs() if r.state == "complete"} == {
+    assert {(r.task, r.method, r.seed) for r in find_runs() if r.state == "complete"} == {
         (task, method, seed)
         for task in ("mini[images=3]", "mini[images=2]")
         for method in ("greedy", "vcd[alpha=0.5]", "vcd[alpha=1]")
@@ -110,11 +111,11 @@ def test_cells_done_before_one_that_fails_are_kept(place, medbench, plugin):
     code, _, err = medbench(*words)
     assert code == 2
     assert "cannot read the image of sample" in err
-    (done,) = [record for record in store.find_runs() if record.state == "complete"]
+    (done,) = [record for record in find_runs() if record.state == "complete"]
     assert done.task == "mini"
     (place / "broken").unlink()
     assert medbench(*words)[0] == 0
-    assert {record.state for record in store.find_runs()} == {"complete"}
+    assert {record.state for record in find_runs()} == {"complete"}
 
 
 def test_a_plan_loads_nothing_and_says_what_is_there(place, medbench, plugin, run):
@@ -229,7 +230,7 @@ def test_several_tasks_find_their_files_in_one_folder(place, medbench, files, wr
     words = ("run", "--task", "filed,other", "--data", files, "--backbone", "toy")
     code, out, err = medbench(*words, "--method", "greedy", "--json")
     assert code == 0, err
-    assert [record.task for record in store.find_runs()] == ["filed", "other"]
+    assert [record.task for record in find_runs()] == ["filed", "other"]
     (place / "elsewhere").mkdir()
     (files / "other-1.0").rename(place / "elsewhere" / "other-1.0")
     again = [*words, "--method", "greedy", "--json"]

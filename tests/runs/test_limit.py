@@ -5,6 +5,7 @@ import json
 import pytest
 
 from medbench import store
+from medbench.run_index import find_runs
 
 
 def rows(folder):
@@ -20,7 +21,7 @@ def test_a_limited_run_is_the_beginning_of_the_whole_one_and_says_that_it_is_par
     # The same answers whatever the batch: 5 and 8 are no multiples of it.
     assert rows(five) == rows(whole)[:5]
     assert rows(eight) == rows(whole)[:8]
-    records = {record.folder.name: record for record in store.find_runs()}
+    records = {record.folder.name: record for record in find_runs()}
     assert records[whole.name].state == "complete"
     for folder, limit in ((five, 5), (eight, 8)):
         record = records[folder.name]
@@ -39,10 +40,10 @@ def test_a_limited_run_is_resumed(server, place):
     for count in (2, 1):
         points = [("medbench.runner:_answer", "after", count, "kill")]
         assert server.run(place, words, points=points) < 0
-    (record,) = store.find_runs()
+    (record,) = find_runs()
     assert (record.state, record.done, record.total) == ("unfinished", 2, 7)
     assert server.run(place, words) == 0
-    (record,) = store.find_runs()
+    (record,) = find_runs()
     assert (record.state, record.done, record.total) == ("partial", 7, 7)
 
 

@@ -22,6 +22,7 @@ from medbench.memo import Memo
 from medbench.order import in_order
 from medbench.provenance import hash_samples
 from medbench.restricted import WithheldError, make_private, withholding
+from medbench.run_index import find_runs
 from medbench.runner import execute
 from medbench.task import Sample, Task
 
@@ -271,7 +272,7 @@ def test_runs_keep_texts_and_ids_to_their_answers(ward, place):
     assert all(tells(path.read_bytes()) for path in place.rglob("samples.jsonl"))
     assert (place / "cache" / "medbench" / "digests.sqlite").exists()
     # The folder of the data is the user's own word.
-    records = store.find_runs()
+    records = find_runs()
     assert len(records) == 3
     assert "--data data" in store.read_run(records[0].folder)["command"]
 
@@ -297,7 +298,7 @@ def test_folders_are_their_owners_alone_and_left_out_by_git(ward, place, closed)
         (folder / "scores.json").unlink(missing_ok=True)
     assert ward.run(method="lora")[0] == 0
     assert all(stat.S_IMODE(folder.stat().st_mode) == 0o755 for folder in folders)
-    (record,) = store.find_runs()
+    (record,) = find_runs()
     assert record.state == "complete"
     assert store.read_run(record.folder)["data"]["restricted"] is closed
     (adapter,) = place.rglob("adapter.json")

@@ -336,7 +336,7 @@ def test_filters(monkeypatch):
         run("a", 0.7, backbone="llava_med_1.5"),
         RunRecord(folder=Path("y"), why="no"),
     ]
-    monkeypatch.setattr("medbench.store.find_runs", lambda root: runs)
+    monkeypatch.setattr("medbench.run_index.find_runs", lambda root: runs)
     assert collect(Path("r")) == runs
     assert collect(Path("r"), tasks=["slake[language=zh]"]) == [runs[1], runs[3]]
     assert collect(Path("r"), tasks=["SLAKE"]) == runs

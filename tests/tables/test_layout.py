@@ -180,7 +180,7 @@ BAD = {
     ),
     "a chain that cannot run": (
         COLUMN + GROUP.replace("greedy", "vcd+lora"),
-        ["'vcd+lora' is not a chain that can run", "A chain is one tuner"],
+        ["'vcd+lora' is not a chain that can run", "It reads decoder then tuner"],
     ),
     "several methods in one row": (
         COLUMN + GROUP.replace("greedy", "vcd[alpha=1|2]"),
