@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medbench import canonical, store
+from medbench import canonical, plugins, store
 from medbench.differences import differences
 from medbench.errors import UserError
 from medbench.run_index import find_runs
@@ -63,8 +63,7 @@ def side(word: str, root: Path, records: Iterable[RunRecord] | None = None) -> S
     else:
         every = list(find_runs(root) if records is None else records)
         named = _of_method(word, every) or [one for one in every if one.key.startswith(word)]
-        # Says what a word may be, where it is none of that, and which file is broken.
-        named = named or [store.read_record(path) for path in _meant(word, root)]
+        named = named or _broken(word, root, every)
     finished = [one for one in named if one.state in _FINISHED]
     if not finished:
         store.read_run(named[0].folder)  # says what is broken, if something is
@@ -82,6 +81,19 @@ def _of_method(word: str, records: Sequence[RunRecord]) -> list[RunRecord]:
         ]
     except UserError:  # no spec: a key, or a path that is not there
         return []
+
+
+def _broken(word: str, root: Path, records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the runs of a key that are not among the records, since they cannot be read."""
+    folders = _folders(word, root)
+    if not folders:
+        close = plugins.close(word, {one.method for one in records if one.method})
+        raise UserError(
+            f"no run at '{word}'",
+            close or f"It is no folder of runs, no key, and no method that has runs in {root}.",
+            "See: medbench list runs",
+        )
+    return [store.read_record(path) for path in folders]
 
 
 def _name(word: str, runs: Sequence[RunRecord]) -> str:
@@ -127,22 +139,29 @@ def _unfinished(folder: Path) -> UserError:
 
 
 def _meant(name: str, root: Path) -> list[Path]:
-    folder = Path(name).expanduser()
-    if (folder / store.RUN).is_file():
-        return [folder]
-    below = sorted(path.parent for path in folder.rglob(store.RUN)) if folder.is_dir() else []
-    if not below:
-        below = sorted(path.parent for path in root.glob(f"*/*/*/{name}*/{store.RUN}"))
-        if len(below) > 1:
-            raise UserError(
-                f"'{name}' may be any of {len(below)} runs",
-                f"Among them {below[0]} and {below[1]}.",
-                "Write more of the key, or name the folder.",
-            )
-    if not below:
+    found = _folders(name, root)
+    if not found:
         raise UserError(
             f"no run at '{name}'",
             f"It is no run's folder, holds none, and is no key of a run in {root}.",
             "See: medbench list runs",
         )
-    return below
+    return found
+
+
+def _folders(name: str, root: Path) -> list[Path]:
+    """Return the run folders that a path or the beginning of a key names; there may be none."""
+    folder = Path(name).expanduser()
+    if (folder / store.RUN).is_file():
+        return [folder]
+    below = sorted(path.parent for path in folder.rglob(store.RUN)) if folder.is_dir() else []
+    if below:
+        return below
+    found = sorted(path.parent for path in root.glob(f"*/*/*/{name}*/{store.RUN}"))
+    if len(found) > 1:
+        raise UserError(
+            f"'{name}' may be any of {len(found)} runs",
+            f"Among them {found[0]} and {found[1]}.",
+            "Write more of the key, or name the folder.",
+        )
+    return found

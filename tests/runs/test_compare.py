@@ -726,6 +726,7 @@ def test_unknown_names_are_refused(pair, refused):
         refused("greedy", "vcd", "--metric", "zzz")[1] == "There are: closed/strict, recall/strict."
     )
     assert refused("greedy", "nothing")[0] == "no run at 'nothing'"
+    assert refused("gredy", "vcd")[:2] == ["no run at 'gredy'", "Did you mean greedy?"]
     assert refused("greedy", "vcd", "--samples", "-1")[0] == "--samples -1 makes no sense"
     refused("greedy", "vcd", "--out", "nowhere")
 
