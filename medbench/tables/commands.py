@@ -98,8 +98,9 @@ def _answered(
     """Return the finished runs of a table's kind by place, with and without scores."""
     found: defaultdict[tuple[str, str, str], list[RunRecord]] = defaultdict(list)
     state, preset = "partial" if table.partial else "complete", table.preset or PRESETS[0]
+    limits = {one.limit for one in table.columns if one.identity}
     for one in records:
-        if (one.state, one.preset) == (state, preset):
+        if (one.state, one.preset) == (state, preset) and (not limits or one.limit in limits):
             found[_place(one.backbone, one.task, one.method)].append(one)
     return found
 

@@ -176,6 +176,16 @@ def test_each_preset_and_part_is_filled_by_itself(make, layout, missing):
     ]
 
 
+def test_runs_of_another_limit_fill_nothing(make, layout, missing):
+    make("vcd", "10", [0.5], limit=3)
+    make("dola", "1010", [0.5], limit=5)
+    rest = "--task phantom --backbone toy"
+    assert missing(layout()) == [
+        f"medbench run --method greedy,dola,lora,blind {rest} --limit 3",
+        f"medbench run --method greedy,vcd,lora,blind {rest} --limit 5",
+    ]
+
+
 def test_an_empty_table_of_a_preset_is_filled_under_it(place, layout, missing):
     assert missing(layout(), "--preset", "published") == [
         "medbench run --method greedy,vcd,dola,lora,blind --task phantom --backbone toy "
