@@ -273,10 +273,12 @@ def _complete_rows(path: Path) -> tuple[list[Row], int]:
         except ValueError as error:
             if number == len(lines):
                 break
+            # A run with scores counts as finished, and would not go on.
+            scored = f" and {SCORES}" if path.with_name(SCORES).exists() else ""
             raise UserError(
                 f"line {number} of {path} is broken",
                 f"{type(error).__name__}: {error}.",
-                f"Delete that line, and {SCORES} if there is one; the same command then goes on.",
+                f"Delete that line{scored}; the same command then answers the sample again.",
             ) from error
         length += len(line)
     return rows, length

@@ -224,7 +224,7 @@ def test_a_broken_line_in_the_middle_is_named(place, run, refused, damage):
     kept = path.read_bytes()
     what, why, do = refused("--method", "greedy", "--task", "mini", "--backbone", "toy")
     assert what == f"line 4 of {path} is broken"
-    assert do == "Delete that line; the sample is answered again."
+    assert do == "Delete that line; the same command then answers the sample again."
     assert path.read_bytes() == kept
     path.write_bytes(b"\n".join(lines[:3] + lines[4:]) + b"\n")
     assert run() == folder

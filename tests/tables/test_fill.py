@@ -304,7 +304,7 @@ def test_a_broken_line_is_refused_by_file_and_number(make, layout, refused):
     path.write_text("".join([lines[0], '{"id": \n', *lines[2:]]), encoding="utf-8")
     what, why, do = refused(layout())
     assert what.startswith("line 2 of ") and what.endswith("samples.jsonl is broken")
-    assert do.startswith("Delete that line")
+    assert do.startswith("Delete that line and scores.json; ")
 
 
 def test_runs_that_answered_other_samples_are_not_compared(make, layout, refused):
