@@ -22,6 +22,8 @@ from medbench.scorers import remote
 
 # Loading a model from a slow disk, and importing its packages for the first time.
 _START_SECONDS, LOAD_SECONDS = 120.0, 1800.0
+# For its pipes to be closed once it is gone, on a machine that is busy.
+_END_SECONDS = 10.0
 _OLDEST = (3, 11)
 # What is not on this machine is not fetched on the way, and tokenizers start no threads of theirs.
 _ENVIRONMENT = {
@@ -110,7 +112,7 @@ class Worker:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process, signal.SIGKILL)
             self._process = 0
-        self._group.terminate(timeout=1.0)
+        self._group.terminate(timeout=_END_SECONDS)
         self._log.close()
 
     def __enter__(self) -> Worker:
