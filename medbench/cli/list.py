@@ -129,6 +129,7 @@ def _run_columns(record: RunRecord) -> list[str]:
 def _print_columns(lines: list[list[str]]) -> None:
     """Print aligned columns; in a terminal the last one is wrapped."""
     *widths, _ = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    written: list[str] = []
     for *cells, last in lines:
         # A column that is empty throughout takes no room.
         padded = [c.ljust(width) for c, width in zip(cells, widths, strict=True) if width]
@@ -136,4 +137,5 @@ def _print_columns(lines: list[list[str]]) -> None:
         room = shutil.get_terminal_size().columns - len(before)
         parts = wrap(last, room) if sys.stdout.isatty() and room > 20 else [last]
         for number, part in enumerate(parts or [""]):
-            click.echo(f"{before if number == 0 else ' ' * len(before)}{part}".rstrip())
+            written.append(f"{before if number == 0 else ' ' * len(before)}{part}".rstrip())
+    click.echo("\n".join(written))

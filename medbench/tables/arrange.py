@@ -139,13 +139,15 @@ def _table(preset: str, partial: bool, records: list[RunRecord], metrics: Sequen
             record.note,
         )
         same[Row(record.backbone, record.method), column].append(record)
-    runs: dict[Place, list[RunRecord]] = defaultdict(list)
+    runs: dict[Place, list[RunRecord]] = {}
     for (row, column), several in same.items():
         for note, pooled in _pooled(several):
-            for record in pooled:
-                for metric in _shown(record, metrics):
-                    place = replace(row, note=note), replace(column, metric=metric)
-                    runs[place].append(record)
+            noted = replace(row, note=note)
+            shown = {record.folder: _shown(record, metrics) for record in pooled}
+            for metric in dict.fromkeys(name for names in shown.values() for name in names):
+                runs[noted, replace(column, metric=metric)] = [
+                    record for record in pooled if metric in shown[record.folder]
+                ]
     order = {column: position for position, (_, column) in enumerate(runs)}
     return Table(
         preset,
