@@ -82,6 +82,12 @@ def is_mean(values: Sequence[float] | np.ndarray, score: float) -> bool:
     return bool(abs(float(np.mean(values)) - score) < _SAME)
 
 
+def places(samples: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return where each of the wanted samples stands; both hold the same ones."""
+    order = np.argsort(samples)
+    return order[np.searchsorted(samples, wanted, sorter=order)]
+
+
 def hashed(names: Iterable[str]) -> np.ndarray:
     """Return names as uint64 [n]: equal names are equal numbers."""
     digests_ = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)

@@ -12,7 +12,7 @@ from medbench import plugins, store
 from medbench.choose import Side
 from medbench.differences import brief, computed_by, differences
 from medbench.errors import UserError
-from medbench.items import Items, is_mean, read_items
+from medbench.items import Items, is_mean, places, read_items
 from medbench.spec import normalise
 
 _VERSIONS = ("medbench", "torch", "transformers")
@@ -269,8 +269,7 @@ def _ordered(items: Items, samples: np.ndarray) -> Items:
     """Return items in the order of samples, which are the same."""
     if np.array_equal(items.samples, samples):
         return items
-    order = np.argsort(items.samples)
-    where = order[np.searchsorted(items.samples, samples, sorter=order)]
+    where = places(items.samples, samples)
     return Items(
         items.samples[where],
         items.groups[where],

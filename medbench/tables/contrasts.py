@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medbench.errors import UserError
-from medbench.items import Items, is_mean, read_items
+from medbench.items import Items, is_mean, places, read_items
 from medbench.paired import Images, compare, holm
 from medbench.tables.model import Column, Contrast, Place, Row, Table
 from medbench.tables.subset import members
@@ -117,14 +117,13 @@ class _Column:
     def _places(self, run: RunRecord, items: Items) -> np.ndarray:
         if np.array_equal(items.samples, self._samples):
             return np.arange(len(self._samples))
-        order = np.argsort(items.samples)
-        if not np.array_equal(items.samples[order], np.sort(self._samples)):
+        if not np.array_equal(np.sort(items.samples), np.sort(self._samples)):
             raise UserError(
                 f"the runs of {self._column.task} did not answer the same samples",
                 f"{run.folder} has others than the rest.",
                 "Move the runs that are not meant to another folder.",
             )
-        return order[np.searchsorted(items.samples, self._samples, sorter=order)]
+        return places(items.samples, self._samples)
 
     def _images_of(self, kept: np.ndarray) -> Images:
         # Nearly always the same samples: the draws of images are made once.

@@ -111,12 +111,7 @@ def _facts(table: Table, place: Place) -> dict[str, Any] | None:
             "p_uncorrected": contrast.paired.p,
         }
     if published is not None:
-        inside = (
-            None
-            if cell is None or cell.low is None or cell.high is None
-            else cell.low <= published.value <= cell.high
-        )
-        facts["published"] = {**asdict(published), "inside": inside}
+        facts["published"] = {**asdict(published), "inside": published.inside(cell)}
     if place in table.costs:
         facts["cost"] = asdict(table.costs[place])
     return facts

@@ -121,6 +121,12 @@ class Published:
     source: str
     note: str = ""
 
+    def inside(self, cell: Cell | None) -> bool | None:
+        """Say whether it lies in a cell's interval; None where there is no interval."""
+        if cell is None or cell.low is None or cell.high is None:
+            return None
+        return cell.low <= self.value <= cell.high
+
 
 @dataclass(frozen=True)
 class Cost:

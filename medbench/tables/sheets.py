@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
-from medbench.tables.model import Cell, Column, Cost, Place, Published, Rank, Row, Table
+from medbench.tables.model import Cell, Column, Cost, Place, Rank, Row, Table
 from medbench.tables.notes import SIGNIFICANT, caption, comparison, label
 
 MISSING = "–"
@@ -269,16 +269,8 @@ def _paper(table: Table, row: Row, column: Column) -> Text:
     found = table.published.get((row, column))
     if found is None:
         return Text(MISSING)
-    return Text(
-        found.text + _inside(table.cells.get((row, column)), found),
-        table.published_ranks.get((row, column), ""),
-    )
-
-
-def _inside(cell: Cell | None, found: Published) -> str:
-    if cell is None or cell.low is None or cell.high is None:
-        return ""
-    return " in" if cell.low <= found.value <= cell.high else " out"
+    mark = {None: "", True: " in", False: " out"}[found.inside(table.cells.get((row, column)))]
+    return Text(found.text + mark, table.published_ranks.get((row, column), ""))
 
 
 def _gap(table: Table, row: Row, column: Column) -> Text:
