@@ -8,8 +8,7 @@ A mistake in names, values, data files or needs ends here.
 from __future__ import annotations
 
 import shlex
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,15 @@ from typing import Any
 from medbench import adapter_plan, chains, keys, plugins, provenance, spec, supervise
 from medbench.adapter_plan import AdapterPlan
 from medbench.backbone import Checkpoint
-from medbench.data.image_check import check_images
-from medbench.data.passport import check_questions, passport_of
-from medbench.data.pictures import with_images
 from medbench.errors import UserError
 from medbench.method import Decoder, Method, Tuner
 from medbench.metric import Metric
 from medbench.needs import check_depth, require
-from medbench.order import in_order, partners
+from medbench.order import partners
 from medbench.plugins import Plugin
 from medbench.provider import Provider
-from medbench.restricted import read_split, withholding
+from medbench.read_splits import Split, Splits
+from medbench.run_folder import run_folder
 from medbench.task import Sample, Task
 from medbench.task_scores import ready_metrics
 
@@ -37,7 +34,10 @@ EXACT_BATCH, SAFE_BATCH = 16, 1
 
 @dataclass(frozen=True)
 class Request:
-    """One run as asked for: spec strings and options."""
+    """One run as asked for: spec strings and options.
+
+    `record_steps` keeps the attention of every step beside the answers; it moves none of them.
+    """
 
     method: str
     task: str
@@ -50,6 +50,7 @@ class Request:
     dtype: str = "auto"
     preset: str = "matched"
     allow_missing_images: bool = False
+    record_steps: bool = False
     out: Path = Path("results/runs")
 
     @property
@@ -107,8 +108,11 @@ class Cell:
         return bool(self.missing) or len(self.samples) < len(self.every)
 
 
-def plan(request: Request) -> Cell:
+def plan(request: Request, splits: Splits | None = None) -> Cell:
     """Resolve a request.
+
+    Args:
+        splits: what reads the task's samples; those of other plans, so that they share the reading.
 
     Raises:
         UserError: anything about it that cannot work.
@@ -117,7 +121,8 @@ def plan(request: Request) -> Cell:
     check_options(request)
     _check_needs(named, request)
     task = create_task(named.task_spec, request.data)
-    found = _samples(task, "test", allow_missing=request.allow_missing_images)
+    splits = splits or Splits()
+    found = splits.read(task, "test", allow_missing=request.allow_missing_images)
     every = found.samples
     samples = every[: request.limit] if request.limit else every
     checkpoint: Checkpoint = plugins.create("backbone", named.backbone_spec)[1]
@@ -159,8 +164,9 @@ def plan(request: Request) -> Cell:
     elif tuner is not None:
         providers = supervise.create(tuner, named.task.attributes, _offers(named))
         supervision = supervise.identity(providers)
+        train = splits.read(task, "train", allow_missing=request.allow_missing_images)
         adapter = _plan_training(
-            request, tuner, named, task, task_identity, backbone_identity, supervision
+            request, tuner, named, train, task_identity, backbone_identity, supervision
         )
     identity = {
         "engine": keys.ENGINE,
@@ -179,7 +185,9 @@ def plan(request: Request) -> Cell:
     }
     metrics, unavailable = ready_metrics(task, device)
     key = keys.key(identity)
-    names = "+".join(one.name for one in named.chain)
+    folder = run_folder(
+        request.out, task=request.task, backbone=request.backbone, method=request.method, key=key
+    )
     return Cell(
         request=request,
         task=task,
@@ -197,7 +205,7 @@ def plan(request: Request) -> Cell:
         batch_size=batch_size,
         identity=identity,
         key=key,
-        folder=request.out / named.task_spec.name / named.backbone_spec.name / names / key,
+        folder=folder,
         display={
             "task": shown(named.task_spec, task),
             "backbone": shown(named.backbone_spec, checkpoint),
@@ -276,15 +284,14 @@ def _offers(named: Named) -> list[str]:
 
 def prepare_task(
     written: str, data: str, split: str, *, allow_missing: bool = False
-) -> tuple[Task, tuple[Sample, ...], tuple[str, ...]]:
-    """Return a task, a split's samples in the order of runs, and the ids that lack an image.
+) -> tuple[Task, Split]:
+    """Return a task and a split of it, in the order of runs.
 
     Raises:
         UserError: the spec is wrong, there are no samples, or an image is broken.
     """
     task = create_task(spec.parse(written), data)
-    found = _samples(task, split, allow_missing=allow_missing)
-    return task, found.samples, found.missing
+    return task, Splits().read(task, split, allow_missing=allow_missing)
 
 
 def create_task(task_spec: spec.Spec, data: str) -> Task:
@@ -297,64 +304,11 @@ def create_task(task_spec: spec.Spec, data: str) -> Task:
     return replace(task, data=data) if data and not task.data else task
 
 
-@dataclass(frozen=True)
-class _Split:
-    """A split as it was read.
-
-    Attributes:
-        samples: in the order of runs; missing: the ids without image.
-        passport: counts and hashes; digest: of all that the samples are read from.
-    """
-
-    samples: tuple[Sample, ...]
-    missing: tuple[str, ...]
-    passport: Mapping[str, Any]
-    digest: str
-
-
-def _samples(task: Task, split: str, *, allow_missing: bool) -> _Split:
-    """Read a split.
-
-    Raises:
-        UserError: there are none, or two of one id, or an image is broken.
-    """
-    every = read_split(task, split)
-    with withholding(task, every):
-        return _checked(task, split, every, allow_missing=allow_missing)
-
-
-def _checked(task: Task, split: str, every: Sequence[Sample], *, allow_missing: bool) -> _Split:
-    found, missing = with_images(task, split, every, allow_missing=allow_missing)
-    check_ids(task, split, found)
-    if not missing:
-        check_questions(task, split, found)
-    check_images(found)
-    samples = in_order(found)
-    return _Split(samples, tuple(missing), passport_of(found), provenance.hash_samples(samples))
-
-
-def check_ids(task: Task, split: str, samples: Sequence[Sample]) -> None:
-    """Make sure that there are samples, each with an id of its own.
-
-    Raises:
-        UserError: there are none, or two of one id.
-    """
-    if not samples:
-        raise UserError(f"{task.name} has no {split} samples", "", "Check its data folder.")
-    name, count = Counter(sample.id for sample in samples).most_common(1)[0]
-    if count > 1:
-        raise UserError(
-            f"{task.name} has {count} {split} samples with the id '{name}'",
-            "Answers are kept by id.",
-            "Give every sample of the split an id of its own.",
-        )
-
-
 def _plan_training(
     request: Request,
     tuner: Tuner,
     named: Named,
-    task: Task,
+    train: Split,
     task_identity: dict[str, Any],
     backbone_identity: dict[str, Any],
     supervision: dict[str, Any],
@@ -362,10 +316,9 @@ def _plan_training(
     if tuner.epochs is None:
         raise UserError(
             f"{tuner.name} does not know how long to train",
-            f"{task.name} sets no epochs.",
+            f"{named.task_spec.name} sets no epochs.",
             f'Write "{tuner.name}[epochs=N]".',
         )
-    train = _samples(task, "train", allow_missing=request.allow_missing_images)
     return adapter_plan.to_train(
         tuner,
         named.methods[0],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medbench import canonical, plugins, store
+from medbench import canonical, plugins, spec, store
+from medbench.counting import counted
 from medbench.differences import differences
 from medbench.errors import UserError
 from medbench.run_index import find_runs
@@ -69,6 +70,60 @@ def side(word: str, root: Path, records: Iterable[RunRecord] | None = None) -> S
         store.read_run(named[0].folder)  # says what is broken, if something is
         raise _unfinished(named[0].folder)
     return Side(_name(word, finished), _one_kind(word, finished))
+
+
+def sides(
+    words: Sequence[str], root: Path, *, task: str = "", backbone: str = "", preset: str = ""
+) -> list[Side]:
+    """Return the runs that each word names.
+
+    Args:
+        words: as for `side`.
+        root: folder of the runs, for keys and methods.
+        task, backbone, preset: narrow which methods are meant; "" for any.
+
+    Raises:
+        UserError: a word names no runs, none that is finished, or runs of several kinds.
+    """
+    records: list[RunRecord] = []
+    if not all(Path(word).expanduser().is_dir() for word in words):
+        every = find_runs(root)
+        records = _narrowed(every, task=task, backbone=backbone, preset=preset)
+        # Who writes a key has said which run is meant.
+        known = {one.folder for one in records}
+        keys = tuple(words)
+        records += [one for one in every if one.key.startswith(keys) and one.folder not in known]
+    return [side(word, root, records) for word in words]
+
+
+def _narrowed(
+    records: Sequence[RunRecord], *, task: str, backbone: str, preset: str
+) -> list[RunRecord]:
+    """Return the runs of a task, a backbone and a preset.
+
+    Raises:
+        UserError: there are runs, but none of these.
+    """
+    options: tuple[tuple[str, str, Callable[[str], str]], ...] = (
+        ("task", task, canonical.task),
+        ("backbone", backbone, canonical.backbone),
+        ("preset", preset, spec.normalise),
+    )
+    kept = [one for one in records if one.state != "broken"]
+    for name, asked, written_out in options:
+        if not asked or not kept:
+            continue
+        wanted = written_out(asked)
+        found = [one for one in kept if written_out(getattr(one, name)) == wanted]
+        if not found:
+            there = sorted({str(getattr(one, name)) for one in kept})
+            raise UserError(
+                f"no runs of {name} '{asked}'",
+                plugins.close(asked, there) or f"None of {counted(len(kept), 'run')} is.",
+                f"There are runs of: {', '.join(there)}.",
+            )
+        kept = found
+    return kept
 
 
 def _of_method(word: str, records: Sequence[RunRecord]) -> list[RunRecord]:

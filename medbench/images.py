@@ -5,13 +5,11 @@ Workers open the images of the next batch while the model is at this one.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from PIL.Image import Image
@@ -21,6 +19,7 @@ from medbench.data.pictures import open_image
 from medbench.errors import UserError
 from medbench.method import Decoder
 from medbench.model.llava import Backbone
+from medbench.run_images import digest_of, name
 from medbench.task import Sample
 
 LIMIT_BYTES = 512 * 2**20
@@ -97,20 +96,13 @@ class ImageEncoder:
         """Return a sample's pixels, [3, size, size], and the sha256 of the image as loaded."""
         image = opened(sample)
         pixels = self._backbone.pixel_values([image])[0]
-        return pixels, hashlib.sha256(image.tobytes()).hexdigest()
+        return pixels, digest_of(image)
 
     def _keep(self, key: str, encoded: Encoded) -> None:
         self._kept[key] = encoded
         self._held += _size(encoded)
         while self._held > self._limit and len(self._kept) > 1:
             self._held -= _size(self._kept.popitem(last=False)[1])
-
-
-def name(sample: Sample) -> str:
-    """Return a name of a sample's image, the same for all questions about it."""
-    # Drawn images have no path; there the group and its stamp are the image.
-    path = sample.image if isinstance(sample.image, Path) else None
-    return f"{sample.group}\n{sample.stamp}\n{path}"
 
 
 def opened(sample: Sample) -> Image:

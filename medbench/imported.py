@@ -11,15 +11,16 @@ from typing import Any
 
 from medbench import keys, plugins, provenance, spec, store
 from medbench.atomic import explaining_full_disks
-from medbench.cell import check_ids, create_task, shown
+from medbench.cell import create_task, shown
 from medbench.data.passport import check_questions, hash_ids, hash_questions
-from medbench.errors import UserError
 from medbench.order import in_order
 from medbench.pairing import Pairing, pair
 from medbench.predictions import Prediction, Predictions, read_predictions
+from medbench.read_splits import check_ids
 from medbench.reporting import Report
 from medbench.restricted import read_split, withholding
 from medbench.rows import Row
+from medbench.run_folder import check_names, run_folder
 from medbench.scoring import load_metric
 from medbench.task import Sample, Task
 from medbench.task_scores import finish, ready_metrics
@@ -95,7 +96,8 @@ def import_predictions(request: ImportRequest, report: Report | None = None) -> 
         UserError: a name is wrong, a file cannot be read, or the answers are not one for each
             sample of the task's test split.
     """
-    _check_names(request)
+    check_names(request.method, request.backbone)
+    spec.parse(request.backbone)
     task = create_task(spec.parse(request.task), request.data)
     every: list[Sample] = []
     with withholding(task, every):
@@ -118,27 +120,16 @@ def import_predictions(request: ImportRequest, report: Report | None = None) -> 
             "data": provenance.describe_data(task, _passport(every)),
             "imported": _origin(predictions, pairing),
         }
-        folder = _folder(request, record["key"])
+        folder = run_folder(
+            request.out.expanduser(),
+            task=request.task,
+            backbone=request.backbone,
+            method=request.method,
+            key=record["key"],
+        )
         scores, known = _write(folder, record, task, every, rows, report or Report())
     missing, read = len(every) - len(samples), (predictions.id_field, predictions.output_field)
     return Imported(folder, scores, known, pairing, read, missing)
-
-
-def _check_names(request: ImportRequest) -> None:
-    """Make sure that the names given can be those of folders and stand in tables.
-
-    Raises:
-        UserError: they cannot.
-    """
-    for text in (request.method, request.backbone):
-        for one in spec.parse_chain(text):
-            if "/" in one.name or one.name.startswith("."):
-                raise UserError(
-                    f"'{text}' cannot be the name of a folder",
-                    "Runs lie in folders named after method and backbone.",
-                    "Take letters, digits, - and _.",
-                )
-    spec.parse(request.backbone)
 
 
 def _row(sample: Sample, answer: Prediction) -> Row:
@@ -221,12 +212,6 @@ def _origin(predictions: Predictions, pairing: Pairing) -> dict[str, Any]:
         "ids": pairing.ids,
         "golds": pairing.golds,
     }
-
-
-def _folder(request: ImportRequest, key: str) -> Path:
-    method = "+".join(one.name for one in spec.parse_chain(request.method))
-    backbone = spec.parse(request.backbone).name
-    return request.out.expanduser() / spec.parse(request.task).name / backbone / method / key
 
 
 def _device(task: Task) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from medbench import digests, store
 from medbench.rows import Row
+from medbench.sharing.withholding import renamed
 
 # Raise when what is remembered changes.
 _FORMAT = "items 1"
@@ -27,10 +28,10 @@ _COSTS = ("seconds", "forwards", "peak_bytes")
 
 @dataclass(frozen=True)
 class Items:
-    """The answers of a run, in its order.
+    """The answers of a run.
 
     Attributes:
-        samples, groups: hashes of the ids of samples and of their images, uint64 [n].
+        samples, groups: hashes of the ids of samples and of their images, uint64 [n] (`told`).
         scores: metric -> float64 [n], NaN where it does not apply.
         costs: "seconds", "forwards" (see `medbench.rows`), "peak_bytes" and "tokens" (how many new
             ones) -> float64 [n], NaN where the run does not tell.
@@ -43,7 +44,7 @@ class Items:
 
 
 def read_items(folder: Path, *, restricted: bool = False) -> Items:
-    """Read a run's answers as numbers.
+    """Read a run's answers as numbers; those of a restricted task are not in the run's order.
 
     Args:
         folder: of the run.
@@ -56,10 +57,20 @@ def read_items(folder: Path, *, restricted: bool = False) -> Items:
     known = {} if restricted else digests.recall([path], _FORMAT)
     if path in known:
         return _unpack(known[path])
-    items = of_rows(store.read_rows(folder))
-    if not restricted:
-        digests.remember({path: _pack(items)}, _FORMAT)
+    items = of_rows(told(store.read_rows(folder), restricted=restricted))
+    if restricted:
+        # An export is in another order than the run that it is of.
+        return taken(items, np.argsort(items.samples))
+    digests.remember({path: _pack(items)}, _FORMAT)
     return items
+
+
+def told(rows: Sequence[Row], *, restricted: bool) -> Sequence[Row]:
+    """Return rows with the names that items have: of a restricted task, those of its exports.
+
+    So runs with texts stand beside those of others that came without.
+    """
+    return renamed(rows) if restricted else rows
 
 
 def of_rows(rows: Sequence[Row]) -> Items:
@@ -86,6 +97,16 @@ def places(samples: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return where each of the wanted samples stands; both hold the same ones."""
     order = np.argsort(samples)
     return order[np.searchsorted(samples, wanted, sorter=order)]
+
+
+def taken(items: Items, where: np.ndarray) -> Items:
+    """Return items at some places, in their order."""
+    return Items(
+        items.samples[where],
+        items.groups[where],
+        {name: values[where] for name, values in items.scores.items()},
+        {name: values[where] for name, values in items.costs.items()},
+    )
 
 
 def hashed(names: Iterable[str]) -> np.ndarray:

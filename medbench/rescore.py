@@ -12,7 +12,7 @@ from medbench import store
 from medbench.errors import UnavailableError, UserError
 from medbench.metric import Metric, Setting
 from medbench.reporting import Report
-from medbench.restricted import withholding_words
+from medbench.restricted import check_texts, withholding_words
 from medbench.rows import Row
 from medbench.scoring import Score, check_golden, load_metric, measure, to_json, with_scores
 
@@ -36,11 +36,14 @@ def rescore(
         The new content of each scores.json, and why a metric could not be computed.
 
     Raises:
-        UserError: a metric is unknown or fails its own example, or a folder cannot be read.
+        UserError: a metric is unknown or fails its own example, a folder cannot be read, or a run
+            was exported without its texts.
     """
     report = report or Report()
     setting = replace(setting or Setting(), progress=report.progress)
     runs = [store.read_run(folder) for folder in folders]
+    for folder, run in zip(folders, runs, strict=True):
+        check_texts(folder, withheld=run.get("withheld", False), what="rescore")
     asked = [tuple(metric_names or run["metrics"]) for run in runs]
     metrics = {name: load_metric(name) for names in asked for name in names}
     failures: dict[str, UserError] = {}

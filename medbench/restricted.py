@@ -90,6 +90,25 @@ def withholding_words(what: str, *, restricted: bool) -> Generator[None]:
         raise told.with_traceback(error.__traceback__) from None
 
 
+def check_texts(folder: Path, *, withheld: bool, what: str) -> None:
+    """Make sure that a run holds its texts: an export of a restricted task's run may not.
+
+    Args:
+        folder: of the run.
+        withheld: what its run.json says of that.
+        what: what needs them, such as "rescore".
+
+    Raises:
+        UserError: it does not.
+    """
+    if withheld:
+        raise UserError(
+            f"{what} needs texts, and {folder} has none",
+            "They were withheld when the run was exported, since its task is restricted.",
+            "Do it where the run was made, or ask there for an export with --show-restricted.",
+        )
+
+
 def make_private(folder: Path) -> None:
     """Make a folder that others may not enter and that git leaves out, unless it is there.
 

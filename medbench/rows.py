@@ -9,13 +9,27 @@ class PatchMap(TypedDict):
     """A map over the image patches, small enough to stand in a line of text.
 
     Attributes:
-        grid: [rows, columns].
+        grid: [rows, columns]; [steps, rows, columns] where there is a map for every step.
         data: base64 of the values in row-major order, float16 for attention, packed bits for
             masks (see `medbench.metrics.attention`).
     """
 
     grid: list[int]
     data: str
+
+
+class Steps(TypedDict):
+    """An answer step by step.
+
+    Attributes:
+        attention: of each step, the visual attention of the query that its token was chosen from,
+            averaged over layers and heads; the row's `attention` is their mean.
+        pieces: the text that each token adds, special tokens spelled out. A letter made of several
+            tokens comes with the last of them.
+    """
+
+    attention: PatchMap
+    pieces: list[str]
 
 
 class Row(TypedDict, total=False):
@@ -35,6 +49,7 @@ class Row(TypedDict, total=False):
         attention: visual attention averaged over layers, heads and answer tokens; sums to the
             share of attention on the image.
         roi: the ground-truth region on the same grid, a patch being in where its centre is.
+        steps: the answer's tokens and where each looked; there if asked for.
         scores: metric name -> value of this item, None where the metric does not apply.
     """
 
@@ -54,4 +69,5 @@ class Row(TypedDict, total=False):
     image: str
     attention: PatchMap
     roi: PatchMap
+    steps: Steps
     scores: dict[str, float | None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,17 @@ from medbench.processes import Team, team
 from medbench.provider import Surroundings
 from medbench.reporting import Report
 from medbench.restricted import withholding
-from medbench.rows import Row
+from medbench.rows import PatchMap, Row
+from medbench.shard import Shard
 from medbench.task import Sample
 from medbench.task_scores import finish
 from medbench.tuning.adapter import attached
 from medbench.tuning.batch import Example
 from medbench.tuning.loop import CHECKPOINT, Progress, last_loss, train
+
+Batch = tuple[Sample, ...]
+# For so many seconds a part waits for others that begin, or look whether it has ended.
+_MOMENT = 20.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Run:
     Attributes:
         folder: its folder.
         scores: the content of scores.json; empty in a process that only helped to train
-            (`medbench.processes`).
+            (`medbench.processes`), and where other parts of the run have samples left.
     """
 
     folder: Path
@@ -64,7 +69,7 @@ def run(method: str, task: str, *, report: Report | None = None, **options: Any)
         task: a spec, e.g. "slake[closed_rule=dataset]".
         report: where to tell how far it is.
         options: backbone=, data=, seed=, limit=, batch_size=, device=, dtype=, preset=,
-            allow_missing_images=, out= (see `medbench.cell.Request`).
+            allow_missing_images=, record_steps=, out= (see `medbench.cell.Request`).
 
     Raises:
         UserError: anything asked for that cannot work.
@@ -84,6 +89,8 @@ def execute(
     cell: Cell,
     *,
     load: Callable[[Cell, Report], Backbone] = load,
+    shard: Shard | None = None,
+    wait: bool | float = False,
     report: Report | None = None,
 ) -> Run:
     """Run a planned cell; what its folder already holds is not done again.
@@ -92,15 +99,46 @@ def execute(
 
     Args:
         load: gives the cell's backbone; called only if there is something to do.
+        shard: answer only this part of the samples, beside other processes that answer others;
+            where with it all are answered, the run is scored.
+        wait: for another process that writes the same: for so many seconds, or not at all.
 
     Raises:
         UserError: another process is at it, the folder is broken or newer, or data cannot be read.
     """
     with withholding(cell.task, cell.every):
-        return _execute(cell, load, report or Report())
+        return _execute(cell, load, shard, wait, report or Report())
 
 
-def _execute(cell: Cell, load: Callable[[Cell, Report], Backbone], report: Report) -> Run:
+def prepare(
+    cell: Cell,
+    *,
+    load: Callable[[Cell, Report], Backbone] = load,
+    report: Report | None = None,
+) -> None:
+    """Train a cell's adapter if it has one that is not there; answer nothing.
+
+    Raises:
+        UserError: it cannot be trained.
+    """
+    if cell.adapter is None or cell.adapter.ready:
+        return
+    report = report or Report()
+    with (
+        withholding(cell.task, cell.every),
+        explaining_full_disks(cell.adapter.folder),
+        _adapted(cell, load(cell, report), report, Team(), lambda _: None),
+    ):
+        pass
+
+
+def _execute(
+    cell: Cell,
+    load: Callable[[Cell, Report], Backbone],
+    shard: Shard | None,
+    wait: bool | float,
+    report: Report,
+) -> Run:
     trains = cell.adapter is not None and not cell.adapter.given
     together = team(cell.device)
     if not together.leads:
@@ -111,19 +149,65 @@ def _execute(cell: Cell, load: Callable[[Cell, Report], Backbone], report: Repor
     with (
         (together if trains else Team()).telling() as tell,
         explaining_full_disks(cell.folder),
-        store.locked(cell.folder, wait=False, what="run", private=cell.task.restricted),
     ):
         store.check(cell.folder, cell.key)
-        scores = store.read_scores(cell.folder)
-        if scores is None:
+
+        def answer(begin: Callable[[], None], batches: Sequence[Batch], part: str = "") -> None:
+            store.repair(cell.folder, part)
+            if not _left(cell, batches):
+                return
             backbone = load(cell, report)
             for method in filter(None, (cell.tuner, cell.decoder)):
                 check_depth(method, backbone.depth)  # where no file said it before
-            store.begin(cell.folder, describe(cell))
+            begin()
             with _adapted(cell, backbone, report, together, tell) as ready:
-                rows = _decode(cell, ready, report)
-            scores = _score(cell, rows, report)
+                _decode(cell, ready, batches, part, report)
+
+        if shard is None:
+            return _whole(cell, answer, wait, report)
+        return _part(cell, answer, shard, wait, report)
+
+
+def _whole(cell: Cell, answer: Callable[..., None], wait: bool | float, report: Report) -> Run:
+    """Answer all samples and score them."""
+    with _held(cell, wait), store.parts_locked(cell.folder):
+        scores = store.read_scores(cell.folder)
+        if scores is None:
+            answer(lambda: store.begin(cell.folder, describe(cell)), _batches(cell))
+            scores = _score(cell, report)
         return Run(cell.folder, scores)
+
+
+def _part(
+    cell: Cell, answer: Callable[..., None], shard: Shard, wait: bool | float, report: Report
+) -> Run:
+    """Answer a part of the samples; score all if that makes them complete."""
+    wait = wait or _MOMENT
+
+    def begin() -> None:
+        record = describe(cell)
+        with _held(cell, wait):
+            store.begin(cell.folder, record)
+
+    batches = shard.share(_batches(cell))
+    if store.read_scores(cell.folder) is None:
+        with _held(cell, wait, shard.name):
+            answer(begin, batches, shard.name)
+    # Whoever is last to let go of its part finds no other held.
+    try:
+        with _held(cell, wait), store.parts_locked(cell.folder):
+            scores = store.read_scores(cell.folder)
+            if scores is None and not _left(cell, _batches(cell)):
+                scores = _score(cell, report)
+            return Run(cell.folder, scores or {})
+    except store.HeldError:
+        return Run(cell.folder, {})
+
+
+def _held(cell: Cell, wait: bool | float, part: str = "") -> AbstractContextManager[None]:
+    what = f"run's part {part}" if part else "run"
+    private = cell.task.restricted
+    return store.locked(cell.folder, wait=wait, what=what, private=private, part=part)
 
 
 def describe(cell: Cell) -> dict[str, Any]:
@@ -274,28 +358,42 @@ def _train(
     )
 
 
-def _decode(cell: Cell, backbone: Backbone, report: Report) -> list[Row]:
-    """Answer the samples that the folder lacks; return all rows in the run's order."""
-    done = {row["id"]: row for row in store.repair(cell.folder)}
+def _batches(cell: Cell) -> list[Batch]:
+    """Return the samples in batches; their borders never move.
+
+    So a run that was continued, or cut into parts, computes what one in a piece does.
+    """
+    starts = range(0, len(cell.samples), cell.batch_size)
+    return [cell.samples[start : start + cell.batch_size] for start in starts]
+
+
+def _left(cell: Cell, batches: Sequence[Batch]) -> list[Batch]:
+    """Return those of some batches that have a sample without an answer."""
+    done = {row["id"] for row in store.read_rows(cell.folder)}
+    return [batch for batch in batches if any(sample.id not in done for sample in batch)]
+
+
+def _decode(
+    cell: Cell, backbone: Backbone, batches: Sequence[Batch], part: str, report: Report
+) -> None:
+    """Answer those samples of some batches that the folder lacks."""
+    done = {row["id"] for row in store.read_rows(cell.folder)}
     encoder = ImageEncoder(backbone, cell.decoder)
     swapped = partners(cell.every, cell.request.seed) if cell.decoder.image == "other" else {}
-    total = len(cell.samples)
-    report.stage("decode", f"{len(done)} of {total} already there" if done else "")
-    report.progress(len(done), total, "")
-    with store.appending(cell.folder) as append:
-        # Batches keep their borders, so that a continued run computes what a whole one does.
-        starts = range(0, total, cell.batch_size)
-        batches = [cell.samples[start : start + cell.batch_size] for start in starts]
-        left = [batch for batch in batches if any(sample.id not in done for sample in batch)]
+    wanted = [sample.id for batch in batches for sample in batch]
+    total, count = len(wanted), sum(name in done for name in wanted)
+    report.stage("decode", f"{count} of {total} already there" if count else "")
+    report.progress(count, total, "")
+    left = _left(cell, batches)
+    with store.appending(cell.folder, part) as append:
         for batch, following in zip(left, [*left[1:], ()], strict=False):
             half = "Take fewer: --batch-size {}, which is another run."
             with explaining_full_memory("answering", cell.batch_size, half):
                 rows = _answer(cell, backbone, encoder, batch, following, swapped)
             fresh = [row for row in rows if row["id"] not in done]
             append(fresh)
-            done |= {row["id"]: row for row in fresh}
-            report.progress(len(done), total, "")
-    return [done[sample.id] for sample in cell.samples]
+            count += len(fresh)
+            report.progress(count, total, "")
 
 
 def _answer(
@@ -315,8 +413,10 @@ def _answer(
         for sample, image in zip(batch, images, strict=True)
     ]
     # On another sample's image this sample's region means nothing.
-    wants_attention = cell.decoder.image == "own" and any(
-        "attention" in metric.needs for metric in cell.metrics
+    own = cell.decoder.image == "own"
+    by_step = own and cell.request.record_steps
+    wants_attention = by_step or (
+        own and any("attention" in metric.needs for metric in cell.metrics)
     )
     needs_roi = wants_attention or "roi" in cell.decoder.needs
     rois = tuple(sample.roi() if needs_roi and sample.roi else None for sample in batch)
@@ -331,7 +431,9 @@ def _answer(
     settings = DecodeSettings(
         resolve(cell.decoder, cell.request.preset),
         max_new_tokens=cell.task.max_new_tokens,
-        record_attention=wants_attention and any(roi is not None for roi in rois),
+        record_attention="steps"
+        if by_step
+        else wants_attention and any(roi is not None for roi in rois),
     )
     answers = decode(cell.decoder, prompts, context, settings)
     seconds = (time.perf_counter() - begin) / len(batch)
@@ -342,12 +444,29 @@ def _answer(
         row |= {"image": image.digest, "seconds": round(seconds, 6)}
         if held is not None:
             row["peak_bytes"] = held
-        if roi is not None and answer.attention is not None and answer.attention.any():
-            grid = backbone.geometry.grid
-            row["attention"] = encode_map(answer.attention[-grid[0] * grid[1] :].reshape(grid))
-            row["roi"] = encode_mask(backbone.geometry.mask_to_grid(roi) > 0)
+        if roi is not None or by_step:
+            row |= _looked(backbone, answer, roi)
         rows.append(row)
     return rows
+
+
+def _looked(backbone: Backbone, answer: Answer, roi: Any) -> dict[str, Any]:
+    """Return what a row says of where its answer looked; nothing if it had no image."""
+    if answer.attention is None or not answer.attention.any():
+        return {}
+    grid = backbone.geometry.grid
+
+    def packed(maps: Any) -> PatchMap:
+        # Where the class token is among the features, it stands before the patches.
+        return encode_map(maps[..., -grid[0] * grid[1] :].reshape(*maps.shape[:-1], *grid))
+
+    found: dict[str, Any] = {"attention": packed(answer.attention)}
+    if roi is not None:
+        found["roi"] = encode_mask(backbone.geometry.mask_to_grid(roi) > 0)
+    if answer.attention_steps is not None:
+        pieces = backbone.pieces(answer.token_ids)
+        found["steps"] = {"attention": packed(answer.attention_steps), "pieces": pieces}
+    return found
 
 
 def _row(sample: Sample, prompt: str, answer: Answer) -> Row:
@@ -366,10 +485,12 @@ def _row(sample: Sample, prompt: str, answer: Answer) -> Row:
     }
 
 
-def _score(cell: Cell, rows: list[Row], report: Report) -> dict[str, Any]:
+def _score(cell: Cell, report: Report) -> dict[str, Any]:
+    store.begin(cell.folder, describe(cell))  # scores may be of other versions than answers
+    done = {row["id"]: row for row in store.read_rows(cell.folder)}
     return finish(
         cell.folder,
-        rows,
+        [done[sample.id] for sample in cell.samples],
         cell.task,
         cell.every,
         metrics=cell.metrics,

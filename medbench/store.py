@@ -1,8 +1,9 @@
 """Run folders on disk: append a line a sample, resume, and find what is there.
 
-run.json       what was run and with what; written first
-samples.jsonl  one flushed line a sample; the last one may be half-written after a kill
-scores.json    written last, by rename; its presence means complete
+run.json             what was run and with what; written first
+samples.jsonl        one flushed line a sample; the last one may be half-written after a kill
+samples.2of8.jsonl   the same of a part of the samples, while the run is answered in parts
+scores.json          written last, by rename; its presence means complete, and in one piece
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,8 @@ from medbench.rows import Row
 
 SCHEMA = 1
 RUN, SAMPLES, SCORES, LOCK = "run.json", "samples.jsonl", "scores.json", ".lock"
+# Of a part, "2of8"; without one the names above.
+_PART_OF_SAMPLES, _PART_OF_LOCK = "samples.{}.jsonl", ".lock.{}"
 # What run.json says that may change between a kill and the next start.
 _CIRCUMSTANCES = ("started", "device", "versions", "hardware", "git")
 
@@ -40,7 +43,8 @@ class RunRecord:
         edition, note: which copy of the data was read, "" for the official one, and what a reader
             must know of it.
         health: counts over the answers; identity, command, versions, hardware: as in run.json.
-        restricted: whether the task's data may not be shown around.
+        restricted: whether the task's data may not be shown around; withheld: whether the run came
+            here without their texts.
     """
 
     folder: Path
@@ -64,33 +68,42 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict[str, str])
     hardware: dict[str, Any] = field(default_factory=dict[str, Any])
     restricted: bool = False
+    withheld: bool = False
     why: str = ""
 
 
+class HeldError(UserError):
+    """Another process holds what this one wants to write."""
+
+
 @contextmanager
-def locked(folder: Path, *, wait: bool, what: str, private: bool = False) -> Generator[None]:
+def locked(
+    folder: Path, *, wait: bool | float, what: str, private: bool = False, part: str = ""
+) -> Generator[None]:
     """Hold a folder for this process alone; the lock falls when the process ends, however.
 
     Args:
-        wait: wait for the other process, or raise.
+        wait: for the other process until it ends, for so many seconds, or not at all.
         what: "run" or "adapter", for the message.
         private: whether a new folder is for its owner alone.
+        part: of the run that is held, such as "2of8"; the whole run by default.
 
     Raises:
-        UserError: another process holds it, or the folder cannot be written to.
+        HeldError: another process holds it.
+        UserError: the folder cannot be written to.
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(folder / (_PART_OF_LOCK.format(part) if part else LOCK))
     try:
         if private:
             make_private(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=-1 if wait else 0)
+        lock.acquire(timeout=-1 if wait is True else float(wait))
     except Timeout as error:
-        raise UserError(
+        raise HeldError(
             f"another process is writing this {what}",
-            f"It holds {folder / LOCK}.",
+            f"It holds {lock.lock_file}.",
             "Wait for it to end, or stop it; then run the same command again.",
         ) from error
     except OSError as error:
@@ -102,23 +115,51 @@ def locked(folder: Path, *, wait: bool, what: str, private: bool = False) -> Gen
             "Choose another folder with --out, or change its rights.",
         ) from error
     try:
-        remove_leftovers(folder)
+        if not part:  # what another process is writing is no leftover
+            remove_leftovers(folder)
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def parts_locked(folder: Path) -> Generator[None]:
+    """Hold all parts of a run that any process took up, so that none is being answered.
+
+    Of a run that is complete in the end, no trace of parts remains.
+
+    Raises:
+        HeldError: another process is answering one.
+    """
+    with ExitStack() as held:
+        for path in _part_locks(folder):
+            part = path.name.removeprefix(_PART_OF_LOCK.format(""))
+            held.enter_context(locked(folder, wait=False, what=f"run's part {part}", part=part))
+        yield
+        if (folder / SCORES).exists():
+            for path in _part_locks(folder):
+                path.unlink()  # who waits for it still finds that the run is complete
 
 
 def check(folder: Path, key: str) -> None:
     """Make sure that a folder is new, or belongs to the run of this key.
 
     Raises:
-        UserError: its run.json is broken, from a newer medbench, or of another run.
+        UserError: its run.json is broken, from a newer medbench, of another run, or of one that was
+            imported in part.
     """
-    if (folder / RUN).exists() and read_run(folder).get("key") != key:
+    known = read_run(folder) if (folder / RUN).exists() else {"key": key}
+    if known.get("key") != key:
         raise UserError(
             f"{folder} holds another run",
             f"Its {RUN} does not have the key {key}; a folder was copied or renamed.",
             "Move it away and run the same command again.",
+        )
+    if known.get("withheld", False) and not (folder / SCORES).exists():
+        raise UserError(
+            f"{folder} was not imported to its end",
+            "It belongs to a run without texts, to which no answers can be added.",
+            "Import its file again, or delete the folder.",
         )
 
 
@@ -145,29 +186,31 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Read the answered samples; a half-written last line is left out.
+    """Return the answered samples, each once; half-written last lines are left out.
 
     Raises:
         UserError: a line before the last one is broken.
     """
-    rows, _ = _complete_rows(folder / SAMPLES)
-    return rows
+    rows: dict[str, Row] = {}
+    for path in (folder / SAMPLES, *_parts(folder)):
+        for row in _complete_rows(path)[0]:
+            rows.setdefault(row["id"], row)
+    return list(rows.values())
 
 
-def repair(folder: Path) -> list[Row]:
-    """Cut a half-written last line off the file, and return the complete rows."""
-    path = folder / SAMPLES
-    rows, length = _complete_rows(path)
+def repair(folder: Path, part: str = "") -> None:
+    """Cut a half-written last line off a file of rows: of the whole run, or of a part."""
+    path = _rows_file(folder, part)
+    _, length = _complete_rows(path)
     if path.exists() and path.stat().st_size > length:
         with path.open("r+b") as file:
             file.truncate(length)
-    return rows
 
 
 @contextmanager
-def appending(folder: Path) -> Generator[Any]:
+def appending(folder: Path, part: str = "") -> Generator[Any]:
     """Yield a function that appends rows, all of a batch at once, and flushes them to disk."""
-    with (folder / SAMPLES).open("ab") as file:
+    with _rows_file(folder, part).open("ab") as file:
 
         def append(rows: Sequence[Row]) -> None:
             text = "".join(_line(row) for row in rows)
@@ -178,14 +221,31 @@ def appending(folder: Path) -> Generator[Any]:
         yield append
 
 
+def _rows_file(folder: Path, part: str) -> Path:
+    return folder / (_PART_OF_SAMPLES.format(part) if part else SAMPLES)
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Return the files of the parts that have answers."""
+    return sorted(folder.glob(_PART_OF_SAMPLES.format("*of*")))
+
+
+def _part_locks(folder: Path) -> list[Path]:
+    return sorted(folder.glob(_PART_OF_LOCK.format("*of*")))
+
+
 def finish(folder: Path, rows: Sequence[Row], scores: dict[str, Any]) -> dict[str, Any]:
     """Write the rows with their scores, then scores.json, which makes the run complete.
+
+    Call it with the run and all its parts held.
 
     Returns:
         The content of scores.json.
     """
     text = "".join(_line(row) for row in rows)
     write_atomically(folder / SAMPLES, lambda path: path.write_text(text, encoding="utf-8"))
+    for path in _parts(folder):
+        path.unlink()
     content = {"schema": SCHEMA, **scores}
     write_json(folder / SCORES, content)
     return content
@@ -247,6 +307,7 @@ def read_record(folder: Path) -> RunRecord:
             versions=run.get("versions", {}),
             hardware=run.get("hardware", {}),
             restricted=run["data"].get("restricted", False),
+            withheld=run.get("withheld", False),
             edition="" if edition == "official" else edition,
             note=run["data"]["note"],
         )

@@ -111,6 +111,8 @@ class Task:
         region_text_published: the same as the published code writes it, where that differs; there
             case counts.
         prompt: how a question is put, `{question}` standing for it.
+        shared_images: why images of the test split are training images too, where the published
+            split has it so; "" where none may be.
         restricted: True where text and images may not leave the user's machine. Its own errors
             name no id and no file of a sample; of all others `medbench.restricted` sees to that.
         unkeyed: parameters that move no answer by themselves; the samples are hashed instead.
@@ -135,6 +137,7 @@ class Task:
     region_text: ClassVar[tuple[tuple[str, str], ...]] = (("", "{question}"),)
     region_text_published: ClassVar[tuple[tuple[str, str], ...]] = ()
     prompt: ClassVar[str] = "{question}"
+    shared_images: ClassVar[str] = ""
     restricted: ClassVar[bool] = False
     unkeyed: ClassVar[tuple[str, ...]] = ("data",)
 

@@ -80,6 +80,7 @@ class VqaRad(Task):
     licence = "CC0 1.0"
     source = "https://osf.io/89kps"
     metrics = ("closed/paper", "closed/strict", "recall/paper", "recall/strict")
+    shared_images = "202 of the 203 test images are training images too: the split is by question"
     passport = {
         "train": {
             "rows": 1797,

@@ -56,27 +56,17 @@ def toy():
 @pytest.fixture(scope="session")
 def images():
     """Return eight random images of different sizes."""
-    import numpy as np
-    from PIL import Image
+    from medbench.contract import toys
 
-    draw = np.random.default_rng(0)
-    sizes = [(20 + 3 * index, 40 - 2 * index, 3) for index in range(8)]
-    return [Image.fromarray(draw.integers(0, 256, size, dtype=np.uint8)) for size in sizes]
+    return toys.images()
 
 
 @pytest.fixture(scope="session")
 def questions():
     """Return eight questions of different lengths."""
-    return [
-        "is it?",
-        "what organ is shown in this image?",
-        "a",
-        "where is the lesion, left or right?",
-        "no",
-        "why",
-        "does the picture contain liver?",
-        "size?",
-    ]
+    from medbench.contract import toys
+
+    return [*toys.QUESTIONS]
 
 
 @pytest.fixture(scope="session")

@@ -19,18 +19,27 @@ VERBS = {
         "medbench.cli.run:run",
         "Run methods on tasks with a backbone; go on where it stopped.",
     ),
+    "sweep": (
+        "medbench.cli.sweep:sweep",
+        "Run a whole grid of runs, here or on a cluster.",
+    ),
     "rescore": (
         "medbench.cli.rescore:rescore",
         "Score finished runs again, or by further metrics.",
     ),
     "import": (
         "medbench.cli.import_:import_",
-        "Score answers that another program wrote.",
+        "Score answers that another program wrote, or take in an exported run.",
+    ),
+    "export": (
+        "medbench.cli.export:export",
+        "Pack a run into one file; write samples as Parquet or CSV.",
     ),
     "table": ("medbench.cli.table:table", "Print the runs found as methods x tasks."),
     "compare": ("medbench.cli.compare:compare", "Compare two methods question by question."),
     "check": ("medbench.cli.check:check", "Say whether runs are worse than a baseline."),
     "plot": ("medbench.cli.plot:plot", "Draw figures: ablations, attention, cost."),
+    "view": ("medbench.cli.view:view", "Write a page of samples, answers and attention."),
     "data": ("medbench.cli.data:data", "Check and describe a download; unpack its archives."),
     "labels": (
         "medbench.cli.labels:labels",
@@ -46,6 +55,7 @@ VERBS = {
         "List methods, tasks, backbones, metrics, providers, runs.",
     ),
     "show": ("medbench.cli.show:show", "Describe a method, task, backbone, metric or provider."),
+    "new": ("medbench.cli.new:new", "Begin a method or a task: write its file and its test."),
 }
 
 

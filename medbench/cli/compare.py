@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from medbench import spec
-from medbench.counting import counted
 from medbench.errors import UserError
-
-if TYPE_CHECKING:
-    from medbench.choose import Side
-    from medbench.store import RunRecord
 
 
 @click.command()
@@ -77,10 +70,11 @@ def compare(
         )
     metrics = [one for text in metric for one in spec.split(text, ",") if one]
     out = out.expanduser()
+    from medbench import choose
     from medbench.comparing import compare as comparing
     from medbench.comparing.text import as_text
 
-    first, second = _sides((a, b), out, task=task, backbone=backbone, preset=preset)
+    first, second = choose.sides((a, b), out, task=task, backbone=backbone, preset=preset)
     found = comparing.compare(
         first, second, metrics=metrics, samples=samples, show_restricted=show_restricted
     )
@@ -88,53 +82,3 @@ def compare(
         click.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False, allow_nan=False))
         return
     click.echo("\n".join(line.rstrip() for line in as_text(found)))
-
-
-def _sides(
-    words: tuple[str, str], root: Path, *, task: str, backbone: str, preset: str
-) -> tuple[Side, Side]:
-    """Return the runs that two words name; the options narrow which methods are meant."""
-    from medbench import choose
-    from medbench.run_index import find_runs
-
-    records: list[RunRecord] = []
-    if not all(Path(word).expanduser().is_dir() for word in words):
-        every = find_runs(root)
-        records = _narrowed(every, task=task, backbone=backbone, preset=preset)
-        # Who writes a key has said which run is meant.
-        known = {one.folder for one in records}
-        records += [one for one in every if one.key.startswith(words) and one.folder not in known]
-    first, second = (choose.side(word, root, records) for word in words)
-    return first, second
-
-
-def _narrowed(
-    records: Sequence[RunRecord], *, task: str, backbone: str, preset: str
-) -> list[RunRecord]:
-    """Return the runs of a task, a backbone and a preset.
-
-    Raises:
-        UserError: there are runs, but none of these.
-    """
-    from medbench import canonical, plugins
-
-    options: tuple[tuple[str, str, Callable[[str], str]], ...] = (
-        ("task", task, canonical.task),
-        ("backbone", backbone, canonical.backbone),
-        ("preset", preset, spec.normalise),
-    )
-    kept = [one for one in records if one.state != "broken"]
-    for name, asked, written_out in options:
-        if not asked or not kept:
-            continue
-        wanted = written_out(asked)
-        found = [one for one in kept if written_out(getattr(one, name)) == wanted]
-        if not found:
-            there = sorted({str(getattr(one, name)) for one in kept})
-            raise UserError(
-                f"no runs of {name} '{asked}'",
-                plugins.close(asked, there) or f"None of {counted(len(kept), 'run')} is.",
-                f"There are runs of: {', '.join(there)}.",
-            )
-        kept = found
-    return kept

@@ -85,8 +85,8 @@ def labels(
             "A sheet shows patients' images and texts, an .npz names them by their ids.",
             "Add --allow-restricted, and keep what is written to yourself.",
         )
-    prepared, found, missing = prepare_task(task, data, split, allow_missing=allow_missing_images)
-    samples = list(islice(found, limit))
+    prepared, found = prepare_task(task, data, split, allow_missing=allow_missing_images)
+    samples = list(islice(found.samples, limit))
 
     from medbench.labels.report import counts, describe, figures, tiles
     from medbench.model.load import resolve_device
@@ -97,7 +97,7 @@ def labels(
         "task": prepared.name,
         "split": split,
         "labels": supervise.shown_provider(labels),
-        "missing_images": len(missing),
+        "missing_images": len(found.missing),
     }
     with withholding(prepared, samples), reporting() as report:
         report.stage("label", provider.name)

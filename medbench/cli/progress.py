@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from medbench.reporting import Report
 
 _STAGES = {
+    "plan": "planning",
     "load": "loading",
     "wait": "waiting",
     "label": "labelling",
     "train": "training",
     "decode": "answering",
     "score": "scoring",
+    "view": "gathering",
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,13 +11,13 @@ import click
 
 from medbench import processes, spec
 from medbench.cli.progress import reporting
-from medbench.cli.scores import tell_run, unscored_lines
-from medbench.errors import UserError
+from medbench.cli.scores import tell_part, tell_run, unscored_lines
+from medbench.grid import check_names, seeds_in
+from medbench.shard import Shard
+from medbench.shard import parse as parse_shard
 
 if TYPE_CHECKING:
     from medbench.cell import Cell, Request
-    from medbench.model.llava import Backbone
-    from medbench.reporting import Report
 
 
 @click.command()
@@ -38,7 +37,11 @@ if TYPE_CHECKING:
     help="matched: one way to pick tokens for all; published: each method's own.",
 )
 @click.option("--allow-missing-images", is_flag=True, help="Leave out samples without an image.")
+@click.option(
+    "--record-steps", is_flag=True, help="Keep the attention of every step, for `medbench view`."
+)
 @click.option("--out", default="results/runs", show_default=True, help="Where run folders go.")
+@click.option("--shard", default="", help="Answer one part of the samples: 2/8, second of eight.")
 @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done; load no model.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def run(
@@ -47,6 +50,7 @@ def run(
     backbone: str,
     seeds: str,
     out: str,
+    shard: str,
     plan_only: bool,
     as_json: bool,
     **options: Any,
@@ -58,9 +62,10 @@ def run(
     medbench run --method "lora,lora+vcd[alpha=0.5|1.0]" --task vqa_rad --data DIR --seeds 0-4
     """
     backbones, tasks, methods = map(spec.parse_list, (backbone, task, method))
-    numbers = _numbers(seeds)
+    numbers = seeds_in(seeds)
+    part = parse_shard(shard) if shard else None
     # Every name is looked at before anything heavy: a typo in the last one must not cost minutes.
-    _check_names(backbones, tasks, methods)
+    check_names(backbones, tasks, methods)
     from medbench.cell import Request
 
     root = Path(out).expanduser()
@@ -71,72 +76,36 @@ def run(
     if plan_only:
         _show_plan(requests)
     else:
-        _run(requests, as_json)
+        _run(requests, part, as_json)
 
 
-def _check_names(backbones: list[str], tasks: list[str], methods: list[str]) -> None:
-    from medbench import plugins, supervise
-
-    named: list[tuple[plugins.Kind, list[str]]] = [
-        ("backbone", backbones),
-        ("task", tasks),
-        ("method", methods),
-    ]
-    for kind, texts in named:
-        for text in texts:
-            for one in spec.parse_chain(text):
-                plugin = plugins.get(kind, one.name)
-                supervise.check_names(plugin, plugins.values(plugin, one), {})
-
-
-def _numbers(text: str) -> list[int]:
-    """Read seeds such as "0", "1,2,5" or "0-4"."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UserError(f"cannot read the seeds '{text}'", "", "Write 0, 1,2,5 or 0-4.")
-        if dash and int(last) < int(first):
-            raise UserError(f"the seeds '{part.strip()}' run backwards", "", "Write 0-4.")
-        found += range(int(first), int(last or first) + 1)
-    return list(dict.fromkeys(found))
-
-
-def _run(requests: list[Request], as_json: bool) -> None:
+def _run(requests: list[Request], shard: Shard | None, as_json: bool) -> None:
     from medbench.cell import plan
+    from medbench.read_splits import Splits
 
+    splits = Splits()
     # What cannot work in the last cell is said before the first one runs. Seeds change nothing
     # about that; and plans are not kept, since each holds all samples of its splits.
     for request in dict.fromkeys(replace(one, seed=0) for one in requests[1:]):
-        plan(request)
-    load = _load_once()
+        plan(request, splits)
+    load = None
     for number, request in enumerate(requests, start=1):
-        cell = plan(request)
-        from medbench import runner  # only now: data that are not there must not wait for torch
+        cell = plan(request, splits)
+        # Only now: data that are not there must not wait for torch.
+        from medbench import runner
+        from medbench.loading_once import LoadOnce
 
+        load = load or LoadOnce()
         if not processes.leads():
             runner.execute(cell, load=load)
             continue
         _head(cell, number, len(requests))
         with reporting() as report:
-            done = runner.execute(cell, load=load, report=report)
-        tell_run(cell.folder, done.scores, as_json=as_json)
-
-
-def _load_once() -> Callable[[Cell, Report], Backbone]:
-    """Return a loader that keeps the latest backbone: cells that share it share its load."""
-    kept: dict[str, Backbone] = {}
-
-    def load(cell: Cell, report: Report) -> Backbone:
-        from medbench import runner
-
-        name = f"{cell.identity['backbone']} {cell.device}"
-        if name not in kept:
-            kept.clear()  # first, so that two never take memory at once
-            kept[name] = runner.load(cell, report)
-        return kept[name]
-
-    return load
+            done = runner.execute(cell, load=load, shard=shard, report=report)
+        if done.scores:
+            tell_run(cell.folder, done.scores, as_json=as_json)
+        else:
+            tell_part(cell.folder, len(cell.samples), as_json=as_json)
 
 
 def _head(cell: Cell, number: int, of: int) -> None:
@@ -169,8 +138,24 @@ def _head(cell: Cell, number: int, of: int) -> None:
                 "the others are decoded without",
                 err=True,
             )
+    if cell.request.record_steps and cell.decoder.image == "own":
+        _tell_steps(cell)
     if cell.request.limit and cell.identity["limit"]:
         click.echo(f"  partial: the first {len(cell.samples)} of {len(cell.every)}", err=True)
+
+
+def _tell_steps(cell: Cell) -> None:
+    """Say how many answers are there already that no steps were recorded of."""
+    from medbench import store
+
+    without = sum("steps" not in row for row in store.read_rows(cell.folder))
+    if without:
+        click.echo(
+            f"  note: {without} of {len(cell.samples)} answers are there already, recorded without "
+            "steps, and are not made again;\n"
+            "        to record their steps name another folder: --out DIR",
+            err=True,
+        )
 
 
 def _show_plan(requests: list[Request]) -> None:

@@ -1,15 +1,15 @@
-"""Scores and what stands beside them as lines of text, as the verbs print them."""
+"""What came out of a run, as the verbs print it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from medbench.counting import counted
+from medbench.score_lines import as_lines, count_lines, unscored_lines
 
 
 def tell_run(folder: Path, content: Mapping[str, Any], *, as_json: bool) -> None:
@@ -34,66 +34,18 @@ def tell_run(folder: Path, content: Mapping[str, Any], *, as_json: bool) -> None
     click.echo(f"  {folder}")
 
 
-def as_lines(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a line a score: name, percent, interval, denominator, and counts that are not zero.
+def tell_part(folder: Path, samples: int, *, as_json: bool) -> None:
+    """Print how far a run is whose other parts have samples left.
 
     Args:
-        scores: metric -> as in scores.json.
+        samples: of the whole run.
     """
-    width = max([18, *map(len, scores)])
-    for name, score in scores.items():
-        yield f"{name:<{width}} {_value(score)}"
+    from medbench import store
 
-
-def unscored_lines(
-    unscored: Mapping[str, Sequence[str]], told: str = "not scored"
-) -> Iterator[str]:
-    """Yield a line for each reason why metrics have no score.
-
-    Args:
-        unscored: metric -> what, why, what to do.
-        told: what begins each line.
-    """
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for name, (what, _, do) in unscored.items():
-        reasons.setdefault((what, do), []).append(name)
-    for (what, do), names in reasons.items():
-        yield f"{told}: {', '.join(names)}: {what}{f'; {do}' if do else ''}"
-
-
-def count_lines(content: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a line on the answers, and where they apply one on yes and no, and one on the rules.
-
-    Args:
-        content: of a scores.json.
-    """
-    health: Mapping[str, Any] = content["health"]
-    cut = "" if health["cut"] is None else f", {health['cut']} cut at the length limit"
-    yield f"{counted(health['rows'], 'answer')}: {health['empty']} empty{cut}"
-    # Runs of an older medbench lack it.
-    golds: Mapping[str, Mapping[str, int]] = content.get("confusion", {})
-    parts = [
-        f"gold {gold} {sum(said.values())} -> "
-        + ", ".join(f"{word} {number}" for word, number in said.items() if number)
-        for gold, said in golds.items()
-        if any(said.values())
-    ]
-    if parts:
-        yield f"yes-no questions: {'; '.join(parts)}"
-    differing: Mapping[str, int] = content["disagreements"]
-    if differing:
-        counts = ", ".join(f"{name} {number}" for name, number in differing.items())
-        yield f"paper and strict rules differ on: {counts}"
-
-
-def _value(score: Mapping[str, Any]) -> str:
-    if score["value"] is None:
-        return "–  (applies to no sample)"
-    text = f"{100 * score['value']:6.2f}"
-    if score["low"] is not None:
-        text += f"  [{100 * score['low']:.2f}, {100 * score['high']:.2f}]"
-    text += f"  n={score['n']}, {score['groups']} images"
-    notes: Mapping[str, Any] = score["notes"]
-    shares = [f"{name}={100 * x:.2f} %" for name, x in notes.items() if name.endswith("_rate")]
-    counts = [f"{name}={n}" for name, n in notes.items() if name.startswith("n_") and n]
-    return ", ".join([text, *shares, *counts])
+    done = len(store.read_rows(folder))
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), "answered": done, "samples": samples}))
+        return
+    click.echo(f"  this part is done; {done} of {samples} samples of the run are answered")
+    click.echo("  whichever part ends last scores them; the same run without --shard does the rest")
+    click.echo(f"  {folder}")

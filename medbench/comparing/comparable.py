@@ -12,7 +12,7 @@ from medbench import plugins, store
 from medbench.choose import Side
 from medbench.differences import brief, computed_by, differences
 from medbench.errors import UserError
-from medbench.items import Items, is_mean, places, read_items
+from medbench.items import Items, is_mean, places, read_items, taken
 from medbench.spec import normalise
 
 _VERSIONS = ("medbench", "torch", "transformers")
@@ -269,13 +269,7 @@ def _ordered(items: Items, samples: np.ndarray) -> Items:
     """Return items in the order of samples, which are the same."""
     if np.array_equal(items.samples, samples):
         return items
-    where = places(items.samples, samples)
-    return Items(
-        items.samples[where],
-        items.groups[where],
-        {name: values[where] for name, values in items.scores.items()},
-        {name: values[where] for name, values in items.costs.items()},
-    )
+    return taken(items, places(items.samples, samples))
 
 
 def _is_method(path: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

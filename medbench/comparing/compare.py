@@ -27,6 +27,7 @@ from medbench.comparing.comparable import (
 from medbench.comparing.flips import Flips, FlipsFinder
 from medbench.direction import better
 from medbench.paired import Images, Paired
+from medbench.restricted import check_texts
 
 # Whose flips are shown; where none of them is compared, the first metric of right and wrong.
 HEADLINE = ("closed/strict", "recall/strict", "choice/strict")
@@ -157,8 +158,11 @@ def compare(
         show_restricted: keep a restricted task's texts, ids and values of `meta`.
 
     Raises:
-        UserError: they may not be compared, or have no such metric in common.
+        UserError: they may not be compared, have no such metric in common, or have no texts to
+            show.
     """
+    for run in (*a.runs, *b.runs) if show_restricted else ():
+        check_texts(run.folder, withheld=run.withheld, what="--show-restricted")
     check_runs(a, b)
     check_settings(a, b)
     first, second = Answers.of("A", a), Answers.of("B", b)

@@ -12,6 +12,7 @@ import numpy as np
 
 from medbench import store
 from medbench.comparing.comparable import Answers
+from medbench.items import hashed, places, told
 from medbench.rows import Row
 
 # By what of `meta` questions are counted, where a run has it.
@@ -117,7 +118,7 @@ class FlipsFinder:
         # [4, questions], means over the pairs.
         found = (first, second, first > second, second > first)
         means = np.stack([each.mean(axis=0) for each in found])
-        rows = list(self._texts(self._first, 0).values())
+        lines, rows = self._asked()
         differences = means[1] - means[0]
         flipped = np.flatnonzero(np.abs(differences) > _ZERO).tolist()
         # Sorting is stable: the run's order stays among those that are as certain.
@@ -134,7 +135,7 @@ class FlipsFinder:
             },
             flipped=len(flipped),
             samples=tuple(
-                self._flipped(int(asked[at]), second[:, at] - first[:, at], rows[asked[at]])
+                self._flipped(lines[asked[at]], second[:, at] - first[:, at], rows[asked[at]])
                 for at in flipped[:samples]
             ),
         )
@@ -148,7 +149,15 @@ class FlipsFinder:
                 fields[name] = values
         return {**fields, "kind": [row["kind"] for row in rows]}
 
-    def _flipped(self, at: int, changes: np.ndarray, row: Row) -> Flipped:
+    def _asked(self) -> tuple[list[int], list[Row]]:
+        """Return the lines of the questions in A's first run, and its rows, as answers stand."""
+        run = self._first.side.runs[0]
+        rows = list(self._texts(self._first, 0).values())
+        names = hashed(row["id"] for row in told(rows, restricted=run.restricted))
+        where = places(names, self._first.samples).tolist()
+        return [at + 1 for at in where], [rows[at] for at in where]
+
+    def _flipped(self, line: int, changes: np.ndarray, row: Row) -> Flipped:
         """Return one question; `changes` are of the pairs."""
         difference = float(changes.mean())
         showing = [
@@ -167,7 +176,7 @@ class FlipsFinder:
                 "b": self._texts(self._second, b)[row["id"]]["output"],
             }
         return Flipped(
-            place=at + 1,
+            place=line,
             change="won" if difference > 0 else "lost",
             difference=round(difference, _DIGITS),
             pairs=len(showing),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from medbench.decoding.answer import Answer, ended, final_text
+from medbench.decoding.answer import Answer, ended, final_text, looked
 from medbench.decoding.branches import Branches
 from medbench.decoding.context import DecodeContext, DecodeSettings
 from medbench.decoding.select import Selection, penalised
@@ -25,7 +25,10 @@ NEVER = -1e9
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A finished answer: its log-probability over its length, tokens, and why it ended."""
+    """A finished answer: its log-probability over its length, tokens, and why it ended.
+
+    `attention` is what its beam saw, as `RowStack` keeps it.
+    """
 
     score: float
     tokens: list[int]
@@ -76,7 +79,7 @@ class Beams:
         Args:
             candidates: (log-probability, parent * vocabulary + token), best first.
             limit: new tokens at which an answer is cut.
-            attention: summed up by each beam so far, [beams, N].
+            attention: of each beam so far, as `RowStack` keeps it.
         """
         candidates = list(candidates)
         self.steps += 1
@@ -86,9 +89,10 @@ class Beams:
         scores: list[float] = []
 
         def finish(score: float, parent: int, extended: list[int], stop: str) -> None:
-            mean = None if attention is None else attention[parent] / steps
+            # A copy, so that the other beams' can go.
+            seen = None if attention is None else attention[parent].clone()
             length = self._length(steps, ended=stop != "length")
-            self.finished.append(Hypothesis(score / length, extended, stop, mean))
+            self.finished.append(Hypothesis(score / length, extended, stop, seen))
             self.finished.sort(key=lambda one: -one.score)
             del self.finished[self.width :]
 
@@ -131,7 +135,7 @@ class Beams:
             final_text(backbone, best.tokens),
             best.stop,  # type: ignore[arg-type]
             torch.stack(list(recorded)) if recorded else None,
-            None if best.attention is None else best.attention.cpu().numpy(),
+            *looked(best.attention, len(best.tokens)),
             forwards=forwards,
         )
 

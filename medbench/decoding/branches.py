@@ -36,7 +36,7 @@ class Branches:
         return self.decoder.combine(logits, step)
 
     def attention(self, row: int) -> Tensor | None:
-        """Return the visual attention summed up by a row of the main branch, [N]."""
+        """Return a row of the main branch's visual attention so far, as `RowStack` keeps it."""
         attention = self.stack.attention
         return None if attention is None else attention[row]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,13 +22,14 @@ class DecodeSettings:
     Attributes:
         selection: how tokens are picked; max_new_tokens: where an answer is cut.
         record_scores: of how many first steps the combined scores are kept.
-        record_attention: whether the answers' visual attention is.
+        record_attention: whether the answers' visual attention is; "steps" keeps that of every
+            step beside the mean.
     """
 
     selection: Selection
     max_new_tokens: int
     record_scores: int = 0
-    record_attention: bool = False
+    record_attention: bool | Literal["steps"] = False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -39,7 +39,7 @@ def generate(
     max_new_tokens: int = 1024,
     batch_size: int = 8,
     record_scores: int = 0,
-    record_attention: bool = False,
+    record_attention: bool | Literal["steps"] = False,
     **selection: Any,
 ) -> list[Answer]:
     """Decode each image and prompt with a method and return the answers in order.
@@ -58,7 +58,8 @@ def generate(
         ids: names of the samples; their randomness follows the name and the seed.
         preset: "matched" (every method takes the argmax) or "published" (its authors' selection).
         record_scores: how many steps of combined scores to return.
-        record_attention: whether to return the visual attention.
+        record_attention: whether to return the visual attention; "steps" returns that of every
+            step beside the mean.
         selection: select=, temperature=, top_k=, top_p=, beams=, over what the method says.
 
     Raises:
@@ -76,6 +77,8 @@ def generate(
     count = _count(prompts, input_ids, images, pixel_values, ids, rois, *tensors.values())
     if min(max_new_tokens, batch_size) < 1:
         raise UserError("max_new_tokens and batch_size are 1 or more")
+    if record_attention not in (False, True, "steps"):
+        raise UserError('record_attention is False, True or "steps"')
     if not count:
         return []
     if input_ids is not None:

@@ -91,7 +91,7 @@ class BeamStack(RowStack):
         self.lengths = self.lengths + 1
         self.logits = made.logits[parents, choices]
         if self.attention is not None and made.attention is not None:
-            self.attention = self.attention + made.attention[parents, choices]
+            self._see(made.attention[parents, choices])
         self._proposed = None
 
     def discard(self) -> None:
@@ -105,7 +105,7 @@ class BeamStack(RowStack):
         The prompt's keys and values stay; what followed is computed again in one pass.
 
         Args:
-            attention: what they had summed up on the image.
+            attention: what the stack's was then.
         """
         self.discard()
         self.cache.crop(self.prompt_width - self.mask.shape[1])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from medbench.decoding.answer import Answer, ended, final_text
+from medbench.decoding.answer import Answer, ended, final_text, looked
 from medbench.decoding.beam import search
 from medbench.decoding.branches import Branches, start
 from medbench.decoding.context import DecodeContext, DecodeSettings
@@ -65,13 +65,12 @@ def _decode_tokens(
             if stop is None:
                 going.append(row)
                 continue
-            seen = branches.attention(row)
             answers[sample] = Answer(
                 tokens[sample],
                 final_text(backbone, tokens[sample]),
                 stop,  # type: ignore[arg-type]
                 torch.stack(scores[sample]) if scores[sample] else None,
-                None if seen is None else (seen / (step + 1)).cpu().numpy(),
+                *looked(branches.attention(row), step + 1),
                 forwards=(step + 1) * len(branches.names),
             )
         if not going:

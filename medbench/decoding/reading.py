@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,14 +47,15 @@ class Reading:
     """What to read of the main rows, and what to change in them.
 
     Attributes:
-        attention: whether to sum up the new tokens' attention on the image.
+        attention: whether to sum up the new tokens' attention on the image; "steps" keeps that of
+            each apart.
         prompt_attention: whether to keep, by layer, that of the prompt's last token.
         prompt_rows: whether to keep all of the prompt's attention in the last layer.
         readout: early exits, which `combine` finds as "early".
         edit: a change of the attention.
     """
 
-    attention: bool = False
+    attention: bool | Literal["steps"] = False
     prompt_attention: bool = False
     prompt_rows: bool = False
     readout: HiddenReadout | None = None

@@ -29,7 +29,8 @@ class RowStack:
         early: float32 [rows, exits, vocabulary], of its early exits; None unless read.
         attention: float32 [rows, N], visual attention of the queries that generated the tokens
             so far (the prompt's last token included), averaged over layers and heads and summed
-            over the queries; None unless read. Rows without an image have zeros.
+            over the queries; [rows, queries, N], query by query, if the steps are read; None
+            unless read. Rows without an image have zeros.
         prompt_attention: float32 [rows, layers, N], visual attention of the prompt's last token,
             averaged over heads; None unless read, and without the rows that joined.
         prompt_rows: float32 [rows, heads, T, T], the last layer's attention of the whole prompts;
@@ -94,7 +95,7 @@ class RowStack:
         if self.early is not None and other.early is not None:
             self.early = torch.cat([self.early, other.early])
         if self.attention is not None and other.attention is not None:
-            self.attention = beside(self.attention, other.attention, dim=1)
+            self.attention = beside(self.attention, other.attention, dim=-1)
         join_rows(self.cache, other.cache)
         self.forwards += other.forwards
 
@@ -202,7 +203,14 @@ class RowStack:
         if prompt and reading.prompt_attention:
             self.prompt_attention = torch.stack(seen, dim=1)[:, :, 0]
         if reading.attention:
-            rows = torch.stack(seen).mean(0)[:, 0]
+            self._see(torch.stack(seen).mean(0)[:, 0])
+
+    def _see(self, rows: Tensor) -> None:
+        """Put the attention of the latest queries, [rows, N], to that of those before."""
+        if self._reading.attention == "steps":
+            before = [] if self.attention is None else [self.attention]
+            self.attention = torch.cat([*before, rows[:, None]], dim=1)
+        else:
             self.attention = rows if self.attention is None else self.attention + rows
 
     def _take_prompt_rows(self, _: int, rows: Tensor) -> None:

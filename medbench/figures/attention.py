@@ -5,17 +5,14 @@ Maps come from the runs' lines, images and regions from the task's data.
 
 from __future__ import annotations
 
-import hashlib
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from PIL.Image import Image
 
-from medbench import plugins, spec, store
+from medbench import plugins, store
 from medbench.choose import Side
 from medbench.comparing.comparable import check_settings
 from medbench.data.pictures import open_image
@@ -23,17 +20,16 @@ from medbench.errors import UserError
 from medbench.figures import placement
 from medbench.figures.notes import setting
 from medbench.figures.placement import Extent, Fit
-from medbench.loading import load_task
 from medbench.metrics.attention import decode_map, decode_mask
-from medbench.restricted import read_split, withholding
+from medbench.restricted import check_texts, withholding
 from medbench.rows import Row
+from medbench.run_images import digest_of, read_asked
 from medbench.store import RunRecord
 from medbench.task import Sample
+from medbench.verdict import RULES, Verdict, verdict
 
 # Samples without --sample; and regions that are looked at to find out how images were placed.
 _FIRST, _LOOKED_AT = 3, 40
-# By the kind of the question, the rule that says whether an answer is right.
-_RULES = {"closed": "closed/strict", "open": "recall/strict", "choice": "choice/strict"}
 _INSIDE = "attention/in_roi"
 
 
@@ -44,7 +40,7 @@ class Panel:
     Attributes:
         attention: share of the answer's attention on each patch, [rows, columns].
         extent: where the patches lie, in the image's pixels.
-        answer: what the run said; verdict: "right", "wrong", "partly right" or "not judged".
+        answer: what the run said; verdict: on it.
         inside: share of the attention on the image that lies in the region; None where the region
             has no patch.
     """
@@ -52,7 +48,7 @@ class Panel:
     attention: np.ndarray
     extent: Extent
     answer: str
-    verdict: str
+    verdict: Verdict
     inside: float | None
 
 
@@ -104,9 +100,11 @@ def arrange(
 
     Raises:
         UserError: runs may not stand beside each other, a sample is not there, a run has no
-            attention, or the data are not those that the runs read.
+            attention or no texts, or the data are not those that the runs read.
     """
     records = [side.runs[0] for side in sides]
+    for one in records:
+        check_texts(one.folder, withheld=one.withheld, what="plot attention")
     if any(one.restricted for one in records) and not show_restricted:
         raise UserError(
             f"{records[0].task} is restricted",
@@ -118,9 +116,7 @@ def arrange(
     shown = [
         _Shown(one, {row["id"]: row for row in store.read_rows(one.folder)}) for one in records
     ]
-    folder = data or _data_of(records[0])
-    task = load_task(records[0].task, data=Path(folder).expanduser() if folder else None)
-    known = read_split(task, "test")
+    task, known = read_asked(records[0], data)
     with withholding(task, known):
         by_id = {sample.id: sample for sample in known}
         _check(samples, shown, restricted=task.restricted)
@@ -130,14 +126,6 @@ def arrange(
     return Attention(tuple(map(_name, sides)), lines, _note(records))
 
 
-def _data_of(one: RunRecord) -> str:
-    """Return the folder that a run's command names, "" for none."""
-    words = shlex.split(one.command)
-    options = dict(zip(words, words[1:], strict=False))
-    written = dict(spec.parse(options.get("--task", one.task)).values)
-    return written.get("data") or options.get("--data", "")
-
-
 def _check(asked: Sequence[str], shown: Sequence[_Shown], *, restricted: bool) -> None:
     """Make sure that the samples asked for can be shown.
 
@@ -145,15 +133,15 @@ def _check(asked: Sequence[str], shown: Sequence[_Shown], *, restricted: bool) -
         UserError: a run does not have one, or has no attention for it.
     """
     for one in shown:
-        if not any("attention" in row for row in one.rows.values()):
+        if not any(map(_has_region, one.rows.values())):
             raise UserError(
-                f"the run of {one.run.method} holds no attention",
+                f"the run of {one.run.method} holds no attention on a region",
                 f"{one.run.folder} was made by another program, or its samples have no regions.",
                 "Take a task with regions (medbench list tasks), and runs of medbench.",
             )
         for name in asked:
-            if "attention" not in one.rows.get(name, {}):
-                has = "no region, and so no attention," if name in one.rows else "no answer"
+            if name not in one.rows or not _has_region(one.rows[name]):
+                has = "no attention on a region" if name in one.rows else "no answer"
                 raise UserError(
                     f"the run of {one.run.method} has {has} for the sample '{name}'",
                     "" if restricted else plugins.close(name, list(one.rows)),
@@ -187,6 +175,11 @@ def _is_complete(row: Row | None) -> bool:
     )
 
 
+def _has_region(row: Row) -> bool:
+    # Where steps were recorded, samples without a region have attention as well.
+    return "attention" in row and "roi" in row
+
+
 def _sample(by_id: Mapping[str, Sample], name: str) -> Sample:
     sample = by_id.get(name)
     if sample is None or sample.roi is None:
@@ -206,16 +199,8 @@ def _fit(one: _Shown, by_id: Mapping[str, Sample], wanted: Sequence[str]) -> Fit
     """
     regions = list(_regions(one, by_id, wanted))
     if all(mask.shape[0] == mask.shape[1] for mask, _ in regions[: len(wanted)]):
-        return "squash"  # where squares lie is the same in all ways
-    possible = placement.found(regions)
-    if len(possible) == 1:
-        return possible.pop()
-    told = f"its regions fit {' and '.join(sorted(possible))}" if possible else "no way fits"
-    raise UserError(
-        f"cannot tell where the patches of {one.run.backbone} lie on its images",
-        f"Laid on the grid, {told}.",
-        "Say how the backbone places images: --fit pad, crop or squash.",
-    )
+        return placement.OF_SQUARES
+    return placement.only(regions, one.run.backbone)
 
 
 def _regions(
@@ -231,7 +216,7 @@ def _regions(
 def _line(sample: Sample, shown: Sequence[_Shown], fits: Sequence[Fit]) -> Line:
     image = open_image(sample.image)
     assert sample.roi is not None, "it was looked up because it has one"
-    digest = hashlib.sha256(image.tobytes()).hexdigest()
+    digest = digest_of(image)
     for one in shown:
         if one.rows[sample.id].get("image", digest) != digest:
             raise UserError(
@@ -255,14 +240,7 @@ def _line(sample: Sample, shown: Sequence[_Shown], fits: Sequence[Fit]) -> Line:
 def _panel(row: Row, extent: Extent) -> Panel:
     assert "attention" in row, "it was wanted because it has"
     inside = row.get("scores", {}).get(_INSIDE)
-    return Panel(decode_map(row["attention"]), extent, row["output"], _verdict(row), inside)
-
-
-def _verdict(row: Row) -> str:
-    value = row.get("scores", {}).get(_RULES.get(row["kind"], ""))
-    if value is None:
-        return "not judged"
-    return "right" if value >= 1 else "wrong" if value <= 0 else "partly right"
+    return Panel(decode_map(row["attention"]), extent, row["output"], verdict(row), inside)
 
 
 def _name(side: Side) -> str:
@@ -272,7 +250,7 @@ def _name(side: Side) -> str:
 
 
 def _note(records: Sequence[RunRecord]) -> str:
-    rules = ", ".join(_RULES.values())
+    rules = ", ".join(RULES.values())
     return (
         f"{setting(records)} Outline: the region. Colour: share of the answer's attention that a "
         "patch gets, in percent; one scale a row. In region: share of the attention on the image "

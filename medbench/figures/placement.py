@@ -12,8 +12,11 @@ from typing import Literal
 
 import numpy as np
 
+from medbench.errors import UserError
+
 Fit = Literal["crop", "pad", "squash"]
 FITS: tuple[Fit, ...] = ("crop", "pad", "squash")
+OF_SQUARES: Fit = "squash"  # any would do: where squares lie is the same in all ways
 # Sides of patches in pixels, CLIP's first: they move a patch's centre by a fraction of a pixel.
 _PATCHES = (14, 16, 32, 8, 4)
 
@@ -30,6 +33,26 @@ def extent(fit: Fit, width: int, height: int) -> Extent:
     side = min(width, height) if fit == "crop" else max(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     return left, left + side, top + side, top
+
+
+def only(regions: Iterable[tuple[np.ndarray, np.ndarray]], backbone: str) -> Fit:
+    """Return the one way in which all regions may have reached the grid.
+
+    Args:
+        regions: as for `found`; backbone: what to call it.
+
+    Raises:
+        UserError: they do not tell.
+    """
+    possible = found(regions)
+    if len(possible) == 1:
+        return possible.pop()
+    told = f"its regions fit {' and '.join(sorted(possible))}" if possible else "no way fits"
+    raise UserError(
+        f"cannot tell where the patches of {backbone} lie on its images",
+        f"Laid on the grid, {told}.",
+        "Say how the backbone places images: --fit pad, crop or squash.",
+    )
 
 
 def found(regions: Iterable[tuple[np.ndarray, np.ndarray]]) -> set[Fit]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -214,15 +215,17 @@ class InRegion(OnRegion):
 
 
 def encode_map(values: NDArray[Any]) -> PatchMap:
-    """Write a map [rows, columns] as float16 (little-endian, row-major) in base64."""
+    """Write a map [rows, columns], or one for every step, as float16 in base64.
+
+    Numbers are little-endian and in row-major order.
+    """
     import numpy as np
 
-    rows, columns = values.shape
-    return _packed((rows, columns), np.asarray(values).astype("<f2").tobytes())
+    return _packed(values.shape, np.asarray(values).astype("<f2").tobytes())
 
 
 def decode_map(packed: PatchMap) -> Map:
-    """Read a map written by `encode_map` as float64 [rows, columns].
+    """Read a map written by `encode_map` as float64, [rows, columns] or [steps, rows, columns].
 
     Raises:
         UserError: the text is not such a map.
@@ -230,7 +233,7 @@ def decode_map(packed: PatchMap) -> Map:
     import numpy as np
 
     shape, data = _unpacked(packed)
-    if len(data) != 2 * shape[0] * shape[1]:
+    if len(data) != 2 * math.prod(shape):
         raise _unreadable(f"{len(data)} bytes are not a float16 map of {shape}")
     return np.frombuffer(data, dtype="<f2").astype(np.float64).reshape(shape)
 
@@ -239,8 +242,7 @@ def encode_mask(mask: NDArray[Any]) -> PatchMap:
     """Write a bool mask [rows, columns] as bits (row-major, highest bit first) in base64."""
     import numpy as np
 
-    rows, columns = mask.shape
-    return _packed((rows, columns), np.packbits(np.asarray(mask, dtype=bool)).tobytes())
+    return _packed(mask.shape, np.packbits(np.asarray(mask, dtype=bool)).tobytes())
 
 
 def decode_mask(packed: PatchMap) -> Mask:
@@ -252,9 +254,9 @@ def decode_mask(packed: PatchMap) -> Mask:
     import numpy as np
 
     shape, data = _unpacked(packed)
-    if len(data) != (shape[0] * shape[1] + 7) // 8:
+    if len(data) != (math.prod(shape) + 7) // 8:
         raise _unreadable(f"{len(data)} bytes are not a mask of {shape}")
-    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=shape[0] * shape[1])
+    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=math.prod(shape))
     return bits.astype(bool).reshape(shape)
 
 
@@ -268,14 +270,14 @@ def _region(row: Row) -> Mask:
     return decode_mask(row["roi"])
 
 
-def _packed(shape: tuple[int, int], data: bytes) -> PatchMap:
+def _packed(shape: tuple[int, ...], data: bytes) -> PatchMap:
     return {"grid": list(shape), "data": base64.b64encode(data).decode("ascii")}
 
 
-def _unpacked(packed: PatchMap) -> tuple[tuple[int, int], bytes]:
+def _unpacked(packed: PatchMap) -> tuple[tuple[int, ...], bytes]:
     try:
-        rows, columns = packed["grid"]
-        return (rows, columns), base64.b64decode(packed["data"], validate=True)
+        *steps, rows, columns = packed["grid"]
+        return (*steps, rows, columns), base64.b64decode(packed["data"], validate=True)
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise _unreadable("grid or data is missing or is not base64") from error
 

@@ -157,6 +157,22 @@ class Backbone:
         """Return the text of new tokens, special ones left out."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """Return the text that each new token adds; joined, they read like the whole answer.
+
+        Special tokens are spelled out. A letter made of several tokens comes with the last of them.
+        """
+        pieces: list[str] = []
+        before, ids = "", list(tokens)
+        for end in range(1, len(ids) + 1):
+            # Blanks and letters of several bytes show only beside the tokens before.
+            text = str(self.tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False))
+            if text.endswith("\N{REPLACEMENT CHARACTER}") and end < len(ids):
+                text = before
+            pieces.append(text[len(before) :])
+            before = text
+        return pieces
+
 
 def computes_on(embedding: nn.Embedding) -> torch.device:
     """Return the device that embeddings are computed on."""

@@ -60,12 +60,16 @@ def cell_of(runs: Sequence[RunRecord], scores: Sequence[dict[str, Any]], metric:
         spread=math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else None,
         seeds=tuple(run.seed for run, _ in pairs),
         keys=tuple(run.key for run, _ in pairs),
-        unwell=tuple(_unwell([run.health for run, _ in pairs], metric)),
+        unwell=tuple(unwell([run.health for run, _ in pairs], metric)),
     )
 
 
-def _unwell(healths: Sequence[dict[str, Any]], metric: str) -> list[str]:
-    """Return what more than 2 % of the answers suffer from, over all seeds."""
+def unwell(healths: Sequence[dict[str, Any]], metric: str) -> list[str]:
+    """Return what more than 2 % of a metric's answers suffer from, over all seeds.
+
+    Args:
+        healths: of runs, as in scores.json.
+    """
     counts = {"cut": ("cut", "rows"), "empty": ("empty", "rows")}
     if metric.partition("/")[0] == "closed":
         counts |= {

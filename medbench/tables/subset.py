@@ -8,7 +8,8 @@ import numpy as np
 
 from medbench import store
 from medbench.errors import UserError
-from medbench.items import Items, hashed, is_mean
+from medbench.items import Items, hashed, is_mean, told
+from medbench.restricted import check_texts
 from medbench.tables.model import Where
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ def members(run: RunRecord, where: Where) -> np.ndarray:
         where: fields of a sample's `meta` and the values they may have; case does not count.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or the run was exported without what is known of them.
     """
     wanted = {field: {value.lower() for value in values} for field, values in where}
+    check_texts(run.folder, withheld=run.withheld, what="a column over some samples")
     meant = [
         row["id"]
-        for row in store.read_rows(run.folder)
+        for row in told(store.read_rows(run.folder), restricted=run.restricted)
         if all(
             str(row.get("meta", {}).get(field, "")).lower() in values
             for field, values in wanted.items()

@@ -1,14 +1,10 @@
 """After decoding, a model is what it was: nothing patched, hooked, switched or left behind."""
 
-import inspect
-
 import pytest
 import torch
-from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.models.llama import modeling_llama
 
 import medbench
+from medbench.contract.traces import fingerprint, functions
 
 METHODS = [
     "greedy",
@@ -24,43 +20,6 @@ METHODS = [
     "opera[scale_factor=300,threshold=1]",
     "controlmllm",
 ]
-
-
-def fingerprint(backbone):
-    """Return everything of the model's parts that patching would change, by identity."""
-    found = {}
-    for part in (backbone.language_model, backbone.vision_tower, backbone.projector):
-        for name, module in part.named_modules():
-            key = f"{type(part).__name__}.{name}"
-            found[key] = (id(module), type(module), module.training, *hooks(module))
-            # Methods set on the object hide those of its class.
-            found[f"{key} own"] = sorted(k for k, v in vars(module).items() if callable(v))
-        for name, weight in part.named_parameters():
-            key = f"{type(part).__name__}.{name}"
-            found[key] = (id(weight), weight.requires_grad, weight.grad, weight.data_ptr())
-            found[f"{key} sum"] = float(weight.double().sum())
-        found[f"{type(part).__name__} config"] = str(getattr(part, "config", ""))
-    return found
-
-
-def hooks(module):
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return [len(getattr(module, kind)) for kind in kinds]
-
-
-def functions():
-    """Return the functions that others' decoders patch in modules and classes, by identity."""
-    found = {}
-    for owner in (modeling_llama, *vars(modeling_llama).values(), torch.nn.functional, nn.Module):
-        if not (inspect.isclass(owner) or inspect.ismodule(owner)):
-            continue
-        for name, value in vars(owner).items():
-            if inspect.isfunction(value):
-                found[f"{owner.__name__}.{name}"] = id(value)
-    for registry in (AttentionInterface(), AttentionMaskInterface()):
-        for name in registry.valid_keys():
-            found[f"{type(registry).__name__}.{name}"] = id(registry[name])
-    return found
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def test_samples_that_are_asked_for_stand_in_that_order(sides):
     with pytest.raises(UserError, match="has no answer for the sample 'quillon-2-wat'") as caught:
         arrange(sides("greedy"), samples=["quillon-2-wat"])
     assert caught.value.why.startswith("Did you mean quillon-2-what")
-    with pytest.raises(UserError, match="has no region, and so no attention"):
+    with pytest.raises(UserError, match="has no attention on a region for the sample"):
         arrange(sides("greedy"), samples=["quillon-0-what"])
 
 

@@ -113,6 +113,16 @@ def test_maps_and_masks_survive_a_line_of_json(grid: tuple[int, int]) -> None:
     assert packed[0]["grid"] == list(grid)
 
 
+def test_maps_of_steps_survive_too_but_are_no_map_of_a_row() -> None:
+    maps = np.random.default_rng(2).random((5, 3, 4)).astype(np.float16)
+    packed = json.loads(json.dumps(encode_map(maps)))
+    assert packed["grid"] == [5, 3, 4]
+    assert np.array_equal(decode_map(packed), maps.astype(np.float64))
+    steps: Row = {"kind": "open", "attention": packed, "roi": encode_mask(np.ones((3, 4)))}
+    with pytest.raises(UserError, match="cannot be read"):
+        InRegion().items([steps])
+
+
 def test_a_mask_of_numbers_is_what_is_not_zero() -> None:
     assert decode_mask(encode_mask(np.array([[0, 2], [1, 0]]))).tolist() == [
         [False, True],
