@@ -35,6 +35,9 @@ class Steps(TypedDict):
 class Row(TypedDict, total=False):
     """One answered sample.
 
+    Rows that were exported without texts lack also what is required
+    (`medbench.sharing.withholding`); what needs it asks `medbench.restricted.check_texts` first.
+
     Attributes:
         id, group, kind, question, gold, meta: of the sample (`gold` is its answer).
         prompt: the text put to the model, without template.

@@ -12,14 +12,9 @@ RULES = {"closed": "closed/strict", "open": "recall/strict", "choice": "choice/s
 Verdict = Literal["right", "wrong", "partly right", "not judged"]
 
 
-def judged(row: Row) -> float | None:
-    """Return what the rule gives an answer, from 0 to 1; None where it was not scored by it."""
-    return row.get("scores", {}).get(RULES.get(row["kind"], ""))
-
-
 def verdict(row: Row) -> Verdict:
     """Say whether an answer is right."""
-    value = judged(row)
+    value = row.get("scores", {}).get(RULES.get(row["kind"], ""))
     if value is None:
         return "not judged"
     return "right" if value >= 1 else "wrong" if value <= 0 else "partly right"

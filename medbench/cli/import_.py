@@ -54,7 +54,7 @@ def import_(context: click.Context, files: tuple[Path, ...], as_json: bool, **op
     Answers are matched with the task's test samples by id; gold answers in the file must be the
     task's, which --task and --method name. The same answers are imported once.
 
-    A FILE that 'medbench export' wrote becomes the run that it was; it takes no option but --out.
+    A FILE that 'medbench export' wrote becomes the run that it was; --out and --json go with it.
 
     \b
     medbench import answers.jsonl --task slake --data DIR --method vcd --backbone llava-med

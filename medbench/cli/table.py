@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from medbench.tables.model import Table
 
 _MANY = " Several: separated by commas, or the option again."
-_FORMATS = ("text", "md", "tex", "csv", "json", "html")
+_FORMATS = ("text", "md", "tex", "csv", "json", "html", "toml")
 
 
 @click.command()
@@ -41,7 +41,12 @@ _FORMATS = ("text", "md", "tex", "csv", "json", "html")
 @click.option("--cost", is_flag=True, help="Seconds, forward passes and memory as well.")
 @click.option("--missing", is_flag=True, help="Print the commands that would fill a layout.")
 @click.option(
-    "--format", "written_as", type=click.Choice(_FORMATS), default="text", show_default=True
+    "--format",
+    "written_as",
+    type=click.Choice(_FORMATS),
+    default="text",
+    show_default=True,
+    help="toml: of --missing, a file for medbench sweep.",
 )
 def table(
     layout: str | None,
@@ -66,7 +71,10 @@ def table(
     medbench table --reference greedy
     medbench table 1 --with paper
     medbench table 1 --task phantom --backbone phantom --cost --format tex
+    medbench table 1 --missing --format toml > table1.toml
     """
+    if written_as == "toml" and not missing:
+        _refuse_toml()
     tasks, backbones = _items(task), _items(backbone)
     if layout is None:
         _refuse_without_layout(beside, missing=missing)
@@ -81,10 +89,20 @@ def table(
         _check_backbone(backbones, records)
         tables = _filled(asked, records, preset, cost=cost, beside=beside)
         if missing:
-            _print_missing(tables, records, out)
+            _print_missing(tables, records, out, written_as)
             return
     _print(tables, written_as)
     _tell_left_out(records)
+
+
+def _refuse_toml() -> None:
+    from medbench.errors import UserError
+
+    raise UserError(
+        "--format toml is a way to write --missing",
+        "It makes a file for medbench sweep, of the runs that a table lacks.",
+        "Add --missing, or take another format.",
+    )
 
 
 def _refuse_without_layout(beside: str | None, *, missing: bool) -> None:
@@ -209,12 +227,19 @@ def _print(tables: Sequence[Table], written_as: str) -> None:
         click.echo(written.removesuffix("\n"))
 
 
-def _print_missing(tables: Sequence[Table], records: Sequence[RunRecord], out: Path) -> None:
+def _print_missing(
+    tables: Sequence[Table], records: Sequence[RunRecord], out: Path, written_as: str
+) -> None:
     from medbench.tables.commands import to_fill
 
-    for one in tables:
-        for command in to_fill(one, records, out=out):
-            click.echo(command)
+    commands = [command for one in tables for command in to_fill(one, records, out=out)]
+    if written_as == "toml":
+        from medbench.sweeping.written import as_file
+
+        click.echo(as_file(commands), nl=False)
+        return
+    for command in commands:
+        click.echo(command)
 
 
 def _tell_left_out(records: Sequence[RunRecord]) -> None:

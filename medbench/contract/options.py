@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 PACKAGE = "medbench.contract"
@@ -41,11 +39,12 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse names that nothing has, and a data folder that pytest would write its cache into."""
+    """Refuse names that nothing has, and a data folder that decides where pytest's cache goes."""
     if config.getoption("medbench_plugins", None):
         from medbench.contract.chosen import chosen_by
 
         chosen_by(config)
     data = str(config.getoption("medbench_data", None) or "")
-    if data and config.rootpath == Path(data).resolve() != config.invocation_params.dir.resolve():
-        raise pytest.UsageError(f"pytest takes {data} for its root folder; write --data={data}")
+    alone = data in map(str, config.invocation_params.args)
+    if alone and config.inipath is None and config.rootpath != config.invocation_params.dir:
+        raise pytest.UsageError(f"pytest takes {data} for a folder of tests; write --data={data}")

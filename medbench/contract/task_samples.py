@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from PIL.Image import Image
 
-from medbench.contract.breach import breach, telling
+from medbench.contract.breach import telling
 from medbench.data.pictures import open_image
 from medbench.errors import UserError
 from medbench.restricted import read_split, withholding
@@ -47,14 +47,16 @@ def needs_data(task: Task) -> bool:
 
 def opened(task: Task, samples: Sequence[Sample], sample: Sample) -> Image:
     """Return a sample's image; fail if it does not open."""
-    what = f"the image of {sample.name} does not open"
     try:
-        with telling(what), withholding(task, samples):
+        with telling(f"the image of {sample.name} does not open"), withholding(task, samples):
             return open_image(sample.image)
-    # A task's own code over files of any kind.
+    # A task's own code over files of any kind; its author needs to see where.
     except Exception as error:
-        do = "Sample.image is the path of a file, or a function that returns a PIL image."
-        breach(what, f"{type(error).__name__}: {error}", do)
+        error.add_note(
+            f"This is the image of {sample.name}. Sample.image is the path of a file, or a "
+            "function that returns a PIL image."
+        )
+        raise
 
 
 def is_text(value: object, *, empty: bool = False) -> bool:

@@ -46,7 +46,7 @@ class TaskContract(ReadingContract):
 
     @pytest.fixture
     def data(self, request: pytest.FixtureRequest) -> str | Path:
-        """The folder of official files; --data of `pytest --pyargs medbench.contract`."""
+        """The folder of official files; --data=DIR of `pytest --pyargs medbench.contract`."""
         return str(request.config.getoption("medbench_data", None) or "")
 
     @pytest.fixture
@@ -54,7 +54,7 @@ class TaskContract(ReadingContract):
         """The task with its files, where it has what it needs."""
         task: Task = plugins.create("task", Spec(made.name, _data(data)))[1]
         if not str(data) and needs_data(task):
-            pytest.skip(f"{task.name} needs its official files: give their folder with --data DIR")
+            pytest.skip(f"{task.name} needs its official files: give their folder with --data=DIR")
         return task
 
     @pytest.fixture
@@ -201,21 +201,21 @@ class TaskContract(ReadingContract):
         """No folder, one that is not there, and an empty one are UserErrors of a line each."""
         if not needs_data(made):
             return
-        for folder in ("", str(tmp_path / "nowhere"), str(tmp_path)):
+        (tmp_path / "empty").mkdir()
+        for folder in ("", str(tmp_path / "nowhere"), str(tmp_path / "empty")):
             task: Task = plugins.create("task", Spec(sound.name, _data(folder)))[1]
-            what = f"an empty folder {folder}" if folder else "no folder"
+            what = f"the folder {folder}" if folder else "no folder"
             try:
                 found = list(task.samples("test"))
             except UserError as error:
-                if not all("\n" not in line for line in error.lines()):
-                    breach(f"the error about {what} is longer than three lines")
+                if any("\n" in line for line in error.lines()):
+                    breach(f"given {what}, its error is longer than three lines")
             except Exception as error:
-                breach(
-                    f"given {what}, it fails with {type(error).__name__}: {error}",
-                    "Users see a traceback.",
-                    "Find files with medbench.data.find.find_file, or raise UserError(what, why, "
-                    "do) yourself.",
+                error.add_note(
+                    f"Given {what}, users would see this traceback. Find files with "
+                    "medbench.data.find.find_file, or raise UserError(what, why, do) yourself."
                 )
+                raise
             else:
                 breach(f"given {what}, it yields {len(found)} samples and no error")
 
@@ -232,7 +232,7 @@ class TaskContract(ReadingContract):
                 limit=4,
                 device="cpu",
                 dtype="float32",
-                out=tmp_path,
+                out=tmp_path / "runs",
                 allow_missing_images=True,
             )
         if len(done.samples) != min(4, len(samples)):

@@ -60,20 +60,20 @@ def answers(
     *,
     batch_size: int = 4,
     with_regions: bool = True,
+    max_new_tokens: int = TOKENS,
     **options: Any,
 ) -> dict[int, Answer]:
     """Return the answers of these samples, asked in this order."""
     pictures, masks = images(), regions()
-    options = {"max_new_tokens": TOKENS, **options}
-    if with_regions:
-        options["rois"] = [masks[index] for index in samples]
     decoded = medbench.generate(
         backbone,
         method=decoder,
         images=[pictures[index] for index in samples],
         prompts=[QUESTIONS[index] for index in samples],
+        rois=[masks[index] if with_regions else None for index in samples],
         ids=[NAMES[index] for index in samples],
         batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
         **options,
     )
     return dict(zip(samples, decoded, strict=True))

@@ -160,7 +160,7 @@ class TunerContract(ReadingContract):
             breach(
                 f"with the adapter, answers depend on the batch, first that of {found[0]}",
                 "They are compared with batches of 1, in float32.",
-                "What follows the rows of a batch is told by begin, step, keep (RowState).",
+                "What follows the rows of a batch is told by begin, settle and keep (RowState).",
             )
 
     def test_a_loss_is_one_number_a_sample(

@@ -9,12 +9,23 @@ from typing import Any
 from medbench.errors import UserError
 from medbench.figures.placement import Fit
 from medbench.metrics.attention import decode_mask
+from medbench.restricted import check_texts
 from medbench.rows import Row
 from medbench.verdict import RULES
 from medbench.viewer import maps, pictures
 from medbench.viewer.chosen import Chosen
 from medbench.viewer.head import head
-from medbench.viewer.joined import TROUBLES, VERDICTS, Joined, column, fields, join, number, written
+from medbench.viewer.joined import (
+    TROUBLES,
+    VERDICTS,
+    Joined,
+    column,
+    fields,
+    join,
+    number,
+    written,
+    yardsticks,
+)
 from medbench.viewer.outline import outline
 from medbench.viewer.pictures import Found, box, other_image
 
@@ -128,8 +139,10 @@ def gather(
         show_restricted: whether a restricted task's texts and images are in it.
 
     Raises:
-        UserError: no run has an answer.
+        UserError: no run has an answer, or one was exported without its texts.
     """
+    for one in chosen:
+        check_texts(one.run.folder, withheld=one.run.withheld, what="view")
     samples = join(chosen)
     if not samples:
         raise UserError(
@@ -144,6 +157,7 @@ def gather(
     task = chosen[0].run.task
     title = f"{', '.join(one.name for one in chosen)} on {task}"
     told = _told(chosen, found, withheld=withheld)
+    by = yardsticks(samples)
     index = {
         "title": title,
         "task": task,
@@ -151,11 +165,12 @@ def gather(
         "verdicts": VERDICTS,
         "troubles": TROUBLES,
         "rules": RULES,
+        "by": by,
         "parts": {"pictures": _PICTURES, "details": _DETAILS},
         **head(chosen),
         "samples": _list(samples, found, withheld=withheld),
         "answers": [
-            column([sample.answers[at] for sample in samples], withheld=withheld)
+            column([sample.answers[at] for sample in samples], by, withheld=withheld)
             for at in range(len(chosen))
         ],
     }

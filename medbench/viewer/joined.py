@@ -9,7 +9,7 @@ from typing import Any
 
 from medbench.metrics.counts import health
 from medbench.rows import Row
-from medbench.verdict import Verdict, judged, verdict
+from medbench.verdict import RULES, Verdict, verdict
 from medbench.viewer.chosen import Chosen
 
 # The page knows verdicts and troubles by their places here.
@@ -53,23 +53,40 @@ def fields(samples: Sequence[Joined]) -> dict[str, list[str]]:
     return found
 
 
-def column(rows: Sequence[Row | None], *, withheld: bool) -> dict[str, Any]:
+def yardsticks(samples: Sequence[Joined]) -> dict[str, str]:
+    """Return by which metric the answers to each kind of question are ordered.
+
+    It is the strict rule; for a kind that has none, as reports, the first metric with a value.
+    """
+    found: dict[str, str] = {}
+    for sample in samples:
+        kind = sample.any["kind"]
+        if kind in RULES:
+            found[kind] = RULES[kind]
+        for row in sample.answers if kind not in found else ():
+            scores = row.get("scores", {}) if row is not None else {}
+            name = next((name for name, value in scores.items() if value is not None), None)
+            if name is not None:
+                found.setdefault(kind, name)
+    return found
+
+
+def column(rows: Sequence[Row | None], by: Mapping[str, str], *, withheld: bool) -> dict[str, Any]:
     """Return what the list shows of a run's answers, a value a sample.
 
     Args:
         rows: answers, None for none.
+        by: kind of question -> metric.
         withheld: leave out what they say.
 
     Returns:
-        "verdict" (places in VERDICTS), "score" by the strict rule, "inside" the region, "troubles"
-        (a bit for each of TROUBLES), and unless withheld "output"; None where there is no answer.
+        "verdict" (places in VERDICTS), "score" by that metric, "inside" the region, "troubles" (a
+        bit for each of TROUBLES), and unless withheld "output"; None where there is no answer.
     """
     said: dict[str, Any] = {
         "verdict": [None if row is None else VERDICTS.index(verdict(row)) for row in rows],
-        "score": [None if row is None else number(judged(row)) for row in rows],
-        "inside": [
-            None if row is None else number(row.get("scores", {}).get(INSIDE)) for row in rows
-        ],
+        "score": [None if row is None else _score(row, by.get(row["kind"], "")) for row in rows],
+        "inside": [None if row is None else _score(row, INSIDE) for row in rows],
         "troubles": [None if row is None else _troubles(row) for row in rows],
     }
     if not withheld:
@@ -85,6 +102,10 @@ def number(value: float | None) -> float | None:
 def written(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what is known of a sample as texts."""
     return [(str(name), str(value)) for name, value in meta.items() if value not in (None, "")]
+
+
+def _score(row: Row, metric: str) -> float | None:
+    return number(row.get("scores", {}).get(metric))
 
 
 def _troubles(row: Row) -> int:

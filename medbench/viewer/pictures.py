@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,7 +91,7 @@ def look(
         data: folder of the task's files; "" for the one that the run read.
         fit: how the backbones place images, where it cannot be found out.
         size: longest side of a picture in pixels.
-        step: called with the samples looked at and their number.
+        step: called with the samples whose images are open, and their number.
     """
     found = Found()
     try:
@@ -101,18 +101,19 @@ def look(
         found.missing[f"the image; {why} Name the folder of the data: --data DIR"] = len(samples)
         return found
     by_id = {sample.id: sample for sample in known}
-    images: dict[str, int | str] = {}  # the image's name -> its place, or why there is none
     telling: list[list[Pair]] = [[] for _ in chosen]
     with withholding(task, known):
-        for at, joined in enumerate(samples):
-            step(at, len(samples))
-            sample = by_id.get(joined.id)
-            place = _place(joined, sample, found, images, size=size)
+        places = _open_all(samples, by_id, found, size=size, step=step)
+        digests = {picture.digest for picture in found.pictures}
+        for joined in samples:
+            place = places[joined.id]
+            if isinstance(place, int) and not _seen(joined, found.pictures[place], digests):
+                place = "the image; it has other pixels than the one that the runs saw."
             if isinstance(place, str):
                 found.missing[place] += 1
-            elif sample is not None:
-                found.of[joined.id] = place
-                _add_region(joined, sample, found, telling)
+                continue
+            found.of[joined.id] = place
+            _add_region(joined, by_id[joined.id], found, telling)
         shown = [found.pictures[place].whole for place in set(found.of.values())]
         squares = all(width == height for width, height in shown)
         found.fits = [
@@ -140,32 +141,43 @@ def told(missing: Mapping[str, int]) -> list[str]:
     return [f"Left out for {counted(count, 'sample')}: {why}" for why, count in missing.items()]
 
 
-def _place(
-    joined: Joined,
-    sample: Sample | None,
+def _open_all(
+    samples: Sequence[Joined],
+    by_id: Mapping[str, Sample],
     found: Found,
-    images: dict[str, int | str],
     *,
     size: int,
-) -> int | str:
-    """Return the place of a sample's picture, which is made where it is new, or why it has none."""
-    if sample is None:
-        return "the image; the data do not have the sample."
-    key = name(sample)
-    if key not in images:
-        try:
-            image = open_image(sample.image)
-        except _UNREADABLE as error:
-            images[key] = f"the image; it cannot be read ({type(error).__name__})."
-        else:
-            images[key] = len(found.pictures)
-            found.pictures.append(_small(image, size))
-    place = images[key]
-    if isinstance(place, int):
-        seen = {row["image"] for row in joined.answers if row is not None and "image" in row}
-        if seen and found.pictures[place].digest not in seen:
-            return "the image; it has other pixels than the one that the runs saw."
-    return place
+    step: Callable[[int, int], None],
+) -> dict[str, int | str]:
+    """Make a picture of each image; return where each sample's is, or why it has none."""
+    images: dict[str, int | str] = {}  # the same by the image's name
+    places: dict[str, int | str] = {}
+    for at, joined in enumerate(samples, start=1):
+        sample = by_id.get(joined.id)
+        if sample is None:
+            places[joined.id] = "the image; the data do not have the sample."
+            continue
+        key = name(sample)
+        if key not in images:
+            try:
+                image = open_image(sample.image)
+            except _UNREADABLE as error:
+                images[key] = f"the image; it cannot be read ({type(error).__name__})."
+            else:
+                images[key] = len(found.pictures)
+                found.pictures.append(_small(image, size))
+        places[joined.id] = images[key]
+        step(at, len(samples))
+    return places
+
+
+def _seen(joined: Joined, picture: Picture, digests: Collection[str]) -> bool:
+    """Say whether a picture is of the data that the runs read, as far as their answers tell.
+
+    A method may give a sample another one's image: its pixels are others, but among the data's.
+    """
+    seen = {row["image"] for row in joined.answers if row is not None and "image" in row}
+    return not seen or picture.digest in seen or not seen.isdisjoint(digests)
 
 
 def _small(image: Image.Image, size: int) -> Picture:

@@ -738,7 +738,7 @@ def test_answers_of_another_program(place, medbench, check):
     """Other answers are the same cell: they are what is compared."""
     from medbench.cell import prepare_task
 
-    samples = prepare_task("mini", "", "test")[1]
+    samples = prepare_task("mini", "", "test")[1].samples
 
     def answers(wrong):
         lines = (

@@ -437,8 +437,6 @@ def test_a_member_twice(packed, refused):
 
 def test_sizes_are_bounded(packed, refused, monkeypatch):
     # A directory that promises less than is there: no more than that is read.
-    write(Path("x.zip"), {**packed, store.SAMPLES: b" " * 10**7})
-    data = Path("x.zip").read_bytes().replace((10**7).to_bytes(4, "little"), b"\x0a\0\0\0")
     manifest = json.loads(packed[MANIFEST])
     manifest["files"][store.SAMPLES]["size"] = 10
     write(Path("y.zip"), {**packed, store.SAMPLES: b" " * 10**7, MANIFEST: json.dumps(manifest)})
@@ -682,13 +680,12 @@ def test_an_import_killed_in_the_middle_of_a_file(run, export, server, place):
     assert [record.state for record in package.runs("elsewhere")] == ["complete"]
 
 
-def test_two_imports_at_once(run, export, server, place):
+def test_two_imports_at_once(run, export, server, place, same):
     (path,) = export(run()).files
     words = ("import", path, "--out", "elsewhere")
     point = ("medbench.sharing.unpacked:write_atomically", "before", 1, "pause")
     pid = server.start(place, words, points=[point], suffix="-1")
-    while not (place / "paused").exists():
-        pass
+    same.wait_for(place / "paused")
     assert server.run(place, words) == 2
     assert "another process is writing this run" in (place / "stderr.txt").read_text()
     (place / "go").touch()
@@ -862,6 +859,7 @@ def test_what_needs_texts_says_that_there_are_none(answered, export, take, medbe
     why = "They were withheld when the run was exported, since its task is restricted."
     for words, verb, what in (
         ((taken[0],), "rescore", "rescore"),
+        ((taken[0],), "view", "view"),
         ((*taken, "--show-restricted"), "compare", "--show-restricted"),
         ((taken[0], "--show-restricted"), "export", "--show-restricted"),
         ((taken[0], "--show-restricted", "--output", "x.csv"), "export", "--show-restricted"),

@@ -558,7 +558,8 @@ def test_an_error_in_python_carries_nothing_along(data, closed):
 
 
 def test_a_sample_and_a_cell_print_no_text(data, closed):
-    task, samples, _ = prepare_task("ward", "data", "train")
+    task, split = prepare_task("ward", "data", "train")
+    samples = split.samples
     printed = repr(samples)
     assert not any(secret in printed.lower() for secret in ("xanadu", "peregrine", "brambleton"))
     assert bool(tells(printed)) is not closed

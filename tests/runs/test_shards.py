@@ -1,4 +1,4 @@
-"""A run answered in parts, by processes that know nothing of each other, is the run in one piece."""
+"""A run answered in parts, by processes that know nothing of each other, is the whole run."""
 
 import os
 import signal

@@ -15,6 +15,24 @@ seeds = "0-1"
 batch_size = 5
 """
 
+LAYOUT = """
+title = "Two of them"
+model = "Toy"
+
+[[columns]]
+heads = ["mini", "closed"]
+task = "mini"
+metric = "closed/strict"
+
+[[groups]]
+name = "plain"
+backbone = "toy"
+rows = [
+    { label = "greedy", method = "greedy" },
+    { label = "contrast", method = "vcd[alpha=0.5]" },
+]
+"""
+
 BROKEN = '''"""Fails on its third batch."""
 
 from dataclasses import dataclass
@@ -210,6 +228,25 @@ def test_a_file_that_is_none_is_refused_at_once(place, sweep, text, message):
     assert message in told[0]
     assert 2 <= len(told) <= 3
     assert not (place / "results").exists()
+
+
+def test_what_a_table_lacks_is_a_sweep(place, medbench, sweep):
+    """Written as a file, the commands that would fill a table are run by a sweep, to the last."""
+    (place / "layout.toml").write_text(LAYOUT, encoding="utf-8")
+    words = ("table", "layout.toml", "--missing")
+    commands = medbench(*words)[1].splitlines()
+    assert commands
+    code, text, _ = medbench(*words, "--format", "toml")
+    assert code == 0
+    assert sweep(text)[0] == 0
+    assert medbench(*words)[1] == ""
+    assert medbench(*words, "--format", "toml") == (0, "\n", "")
+
+
+def test_a_table_is_no_sweep(medbench):
+    code, _, err = medbench("table", "1", "--format", "toml")
+    assert code == 2
+    assert "--missing" in err.splitlines()[0]
 
 
 @pytest.mark.parametrize(

@@ -106,10 +106,10 @@ def environment(**more):
 def writes(process, name):
     """Say whether a process has a file of such a name open for its answers."""
     try:
-        files = [os.readlink(path) for path in (process / "fd").iterdir()]
+        files = [path.readlink() for path in (process / "fd").iterdir()]
     except OSError:
         return False
-    return any(Path(file).name.startswith(name) for file in files)
+    return any(file.name.startswith(name) for file in files)
 
 
 @pytest.fixture

@@ -31,12 +31,11 @@ def test_it_opens_with_runs_and_samples(opened, gallery):
 
 def test_a_verdict_is_a_symbol_and_a_word_beside_the_colour(opened, gallery):
     tab = opened(gallery).tab
-    cells = tab.locator("#list tbody tr").nth(3).locator("td.answer")
-    assert [cell.replace("\n", " ") for cell in cells.all_inner_texts()] == [
-        "A✗wrong: (empty) 25 % in region".replace("25", cells.nth(0).inner_text().split()[-4]),
-        cells.nth(1).inner_text().replace("\n", " "),
-        "C✓right: white bar",
-    ]
+    first = tab.locator("#list tbody tr").nth(0).locator("td.answer")
+    told = first.all_text_contents()
+    assert [cell.split(":")[0] for cell in told] == ["A✗wrong", "B✗wrong", "C✓right"]
+    answers = tab.locator("#list tbody tr").nth(0).locator("td.answer .said")
+    assert answers.all_text_contents() == ["no", "grey", "yes"]
     marks = tab.locator("#list td.answer .mark").all_inner_texts()
     assert set(marks) <= {"✓", "✗", "◐", "∅", "–"}
     colours = tab.locator("#list td.answer").evaluate_all(
@@ -138,8 +137,13 @@ def test_search_looks_at_questions_golds_answers_and_ids(opened, gallery, text, 
 def test_order_by_disagreement_and_by_score(opened, gallery, samples):
     page = opened(gallery)
     page.choose("sort", "most disagreement first")
-    apart = {one["question"] for one in samples if {one["A"], one["B"]} == {"right", "wrong"}}
-    assert set(page.questions()) <= apart
+    third = [{"right"} if at < 20 else set() for at in range(120)]  # blind, over the first 20
+    apart = {
+        one["question"]
+        for one, more in zip(samples, third, strict=True)
+        if {"right", "wrong"} <= {one["A"], one["B"], *more}
+    }
+    assert set(page.questions()[: len(apart)]) == apart
     page.choose("sort", "A greedy: lowest score first")
     wrong = questions(samples, lambda one: one["A"] == "wrong")
     partly = questions(samples, lambda one: one["A"] == "partly")
@@ -183,7 +187,7 @@ def test_the_address_keeps_what_is_shown(opened, gallery, samples):
 
 def test_an_address_with_nonsense_shows_everything(opened, gallery):
     nonsense = (
-        "#flip=XX-any&verdict=%3Cb%3E&meta.modality=x&meta.__proto__=1&page=-3&sample=9e9&sort=y"
+        "#flip=XX-any&verdict=%3Cb%3E&meta.modality=x&meta.__proto__=1&page=-3&sample=999&sort=y"
     )
     page = opened(gallery, nonsense)
     assert page.count() == "120 of 120 samples"

@@ -1,6 +1,7 @@
 """What a page holds: the answers side by side, the pictures, the regions, and what is left out."""
 
 import base64
+import hashlib
 import io
 import json
 
@@ -35,6 +36,22 @@ def test_answers_stand_side_by_side(made, gathered):
     assert found == {("closed", "wrong", 0.0), ("open", "partly right", 0.5)}
     assert vcd["output"][:2] == ["no", "white"]
     assert [run["name"] for run in index["runs"]] == ["greedy", "vcd"]
+
+
+def test_reports_are_ordered_by_a_metric_but_not_judged(made, gathered):
+    made(change=lambda row: row.update(kind="report"))
+    folder = made("vcd", finished=False, change=lambda row: row.update(kind="report"))
+    lines = (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    for at, row in enumerate(rows):
+        row["scores"] = {"closed/strict": None, "bleu4/coco": at / 10, "rouge_l/coco": 0.5}
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "samples.jsonl").write_text(text, encoding="utf-8")
+    index = gathered(folder).index
+    (vcd,) = index["answers"]
+    assert index["by"] == {"report": "bleu4/coco"}
+    assert vcd["score"] == [at / 10 for at in range(8)]
+    assert {VERDICTS[place] for place in vcd["verdict"]} == {"not judged"}
 
 
 def test_samples_of_all_runs_are_shown(made, gathered, detail_of):
@@ -145,13 +162,18 @@ def test_samples_that_the_data_lack_are_counted(made, gathered, place):
 
 
 def test_a_run_that_saw_another_image_gets_no_overlay(made, gathered, detail_of):
+    images = [hashlib.sha256(one.image().tobytes()).hexdigest() for one in samples_of()]
+    swapped = dict(zip(images, images[2:] + images[:2], strict=True))
     made("greedy")
-    made("shuffled", change=lambda row: row.update(image="1" * 64))
+    made("shuffled", change=lambda row: row.update(image=swapped[row["image"]]))
     content = gathered("greedy", "shuffled")
     assert content.index["samples"]["picture"] == [0, 0, 1, 1, 2, 2, 3, 3]
     greedy, shuffled = detail_of(content, 2)["answers"]
     assert greedy["box"] is None
     assert shuffled["unplaced"] == "This run saw another image."
+    alone = gathered("shuffled")
+    assert alone.told == ()
+    assert alone.index["samples"]["picture"] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_answers_of_another_program_need_no_hash(made, gathered):

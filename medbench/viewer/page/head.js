@@ -21,7 +21,7 @@ function buildHead() {
   const more = [make("summary", null, "All scores, and how the runs were made"), runFacts()];
   if (rest.length) more.splice(1, 0, make("div", { class: "wide" }, runTable(rest, [])));
   head.append(make("details", null, more));
-  byId("foot").append(legend());
+  byId("foot").append(...legend());
 }
 
 /** Return a table with a run a column and a metric a row. */
@@ -60,19 +60,22 @@ function letterOf(run) {
 }
 
 function legend() {
-  const rules = Object.entries(index.rules)
-    .filter(([kind]) => samples.kind.includes(kind))
-    .map(([kind, metric]) => `${kind} by ${metric}`);
+  const told = ([kind, metric]) => `${kind} by ${metric}`;
+  const used = Object.entries(index.by);
+  const rules = used.filter(([kind]) => Object.hasOwn(index.rules, kind)).map(told);
+  const others = used.filter(([kind]) => !Object.hasOwn(index.rules, kind)).map(told);
   const keys = [
     ["j k", "next, previous"], ["Enter", "open"], ["Esc", "back to the list"], ["/", "search"],
     ["r", "region"], ["a", "attention"], [", .", "step back, on"],
   ];
-  return make(
-    "p",
-    null,
-    Object.keys(MARKS).flatMap((name) => [markOf(name, false), ` ${MARKS[name].words}  `]),
-    rules.length ? `Right and wrong: ${rules.join(", ")}. ` : null,
-    "Keys: ",
-    keys.flatMap(([key, what]) => [make("kbd", null, key), ` ${what}  `]),
-  );
+  return [
+    make(
+      "p",
+      null,
+      Object.keys(MARKS).map((name) => [markOf(name, false), ` ${MARKS[name].words} \u2003`]),
+      rules.length ? `Right and wrong: ${rules.join(", ")}.` : null,
+      others.length ? ` Ordered by: ${others.join(", ")}.` : null,
+    ),
+    make("p", null, keys.map(([key, what]) => [make("kbd", null, key), ` ${what} \u2003`])),
+  ];
 }

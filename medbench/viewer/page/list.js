@@ -87,9 +87,13 @@ function answerCell(run, at) {
   return make(
     "td",
     { class: `answer ${name}` },
-    letterOf(run),
-    markOf(name),
-    make("span", { class: "said" }, saidOf(run, at)),
+    make(
+      "div",
+      { class: "line" },
+      letterOf(run),
+      markOf(name),
+      make("span", { class: "said" }, saidOf(run, at)),
+    ),
     inside === null ? null : make("div", { class: "facts" }, `${percent(inside)} in region`),
   );
 }

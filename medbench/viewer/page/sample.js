@@ -115,7 +115,7 @@ function controlsOf(drawn, region) {
     region ? toggle("region", "Region", "r") : null,
     drawn ? toggle("attention", "Attention", "a") : null,
     drawn ? slider("opacity", "Opacity", 100) : null,
-    drawn && steps ? slider("step", "", steps) : null,
+    drawn && steps > 1 ? slider("step", "", steps) : null,
     drawn ? make("span", { id: "scale" }, make("span", { class: "ramp" }), make("span", { id: "top" })) : null,
   );
 }
@@ -152,7 +152,7 @@ function answerOf(run, at, panel) {
   const { answer } = panel;
   const inside = run.inside[at];
   const facts = [
-    run.score[at] !== null ? `score ${percent(run.score[at])}` : null,
+    run.score[at] !== null ? `${index.by[samples.kind[at]]} ${percent(run.score[at])}` : null,
     inside !== null ? `${percent(inside)} of attention in region` : null,
     ...index.troubles.filter((_, bit) => run.troubles[at] & (1 << bit)),
   ];
