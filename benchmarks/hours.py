@@ -1,7 +1,7 @@
 """GPU hours that the papers' tables and figures take, by simulation from the benchmarks' rates.
 
-    python benchmarks/hours.py                                      # the rates of docs/performance.md
-    python benchmarks/hours.py --answer 0.9 1.1 --step 0.30 0.35    # seconds, measured on your GPU
+    python benchmarks/hours.py                                   # by docs/performance.md
+    python benchmarks/hours.py --answer 0.9 1.1 --step 0.3 0.35  # seconds, measured on your GPU
 
 A cell costs its questions x seconds of a greedy answer x the method's cost against greedy; an
 adapter its training samples x epochs x seconds of a sample x the tuner's cost against LoRA, once

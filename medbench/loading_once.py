@@ -15,7 +15,7 @@ class LoadOnce:
         self._kept: dict[str, Backbone] = {}
 
     def __call__(self, cell: Cell, report: Report) -> Backbone:
-        """Return a cell's backbone: the latest one, if weights, settings and device are the same."""
+        """Return a cell's backbone; the latest one, if weights, settings and device agree."""
         name = f"{cell.identity['backbone']} {cell.device}"
         if name not in self._kept:
             self._kept.clear()  # first, so that two never take memory at once

@@ -11,8 +11,8 @@ class Report:
     """Where a run tells how far it is; the default is silence.
 
     Attributes:
-        stage: called with "plan", "load", "wait", "label", "train", "decode", "score" or "view" when one
-            begins.
+        stage: called with "plan", "load", "wait", "label", "train", "decode", "score" or "view"
+            when one begins.
         progress: called with samples or steps done, the total, and a short remark.
     """
 

@@ -93,3 +93,25 @@ def test_the_simulated_answers_have_the_scores_that_are_said_to_be_true():
             true = [case.score(0), case.score(-0.4), case.score(0) - 0.1]
             assert (abs(found - true) < 4 * error).all(), name
             assert (error < 0.01).all()
+
+
+def test_the_hours_of_the_page_are_those_that_the_benchmark_simulates():
+    rows = {row[0].removeprefix("| "): row[1:] for row in printed("hours.py", [])[1:]}
+    page = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    told = [line.strip("| ").split(" | ") for line in page.splitlines()]
+    told = {
+        one[0]: one[-3:] for one in told if one[0].startswith(("Table ", "Figure ")) and one[3:]
+    }
+    assert len(rows) == 16
+    assert {name: [cell.strip(" |") for cell in row] for name, row in rows.items()} == {
+        name: [cell.strip(" |") for cell in row] for name, row in told.items() if name in rows
+    }
+    # Half of the seconds, half of the hours; a seed more, twice.
+    half = printed(
+        "hours.py", ["--answer", "0.35", "1", "--report", "1.5", "4", "--step", "0.125", "0.35"]
+    )
+    twice = printed("hours.py", ["--seeds", "2"])
+    hours = {rows[0]: int(rows[-1].split()[0]) for rows in half[1:]}
+    double = {rows[0]: int(rows[-1].split()[0]) for rows in twice[1:]}
+    for name, number in hours.items():
+        assert double[name] == pytest.approx(4 * number, abs=4), name

@@ -65,6 +65,8 @@ def _write(kind: Kind, name: str, code: str, test: str) -> tuple[Path, Path]:
             )
     words = name.replace("_", " ").strip().capitalize()
     title = "".join(word.capitalize() for word in words.split())
+    if re.search(rf"\b{title}\b", code):  # a task called sample is no Sample
+        title += kind.capitalize()
     for path, text in zip(paths, (code, test), strict=True):
         filled = text.replace("NAME", name).replace("Title", title).replace("WORDS", words)
         try:

@@ -21,8 +21,8 @@ from medbench.task import Task
 # Literal attributes that are printed as they are, in this order.
 _FACTS = (
     "version", "paper", "licence", "source", "restricted", "shared_images", "needs", "uses",
-    "offers", "kinds", "range", "better", "extra", "metrics", "prompt", "rows_per_token", "extra_memory",
-    "schedule", "deviates",
+    "offers", "kinds", "range", "better", "extra", "metrics", "prompt", "rows_per_token",
+    "extra_memory", "schedule", "deviates",
 )  # fmt: skip
 _EXAMPLES = {
     "golden examples": "golden",

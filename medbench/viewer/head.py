@@ -16,6 +16,8 @@ from medbench.score_lines import count_lines, score_text, unscored_lines
 from medbench.tables.cells import unwell
 from medbench.viewer.chosen import Chosen
 
+# Of a run's folder: task, backbone, method and key. What lies above is nobody else's business.
+_PARTS = 4
 _UNCLEAR = {"neither": "neither yes nor no", "both": "both yes and no"}
 
 
@@ -73,7 +75,7 @@ def _facts(one: Chosen) -> list[tuple[str, str]]:
 
 
 def _lines(one: Chosen) -> Iterator[str]:
-    yield str(one.run.folder)
+    yield "/".join(one.run.folder.parts[-_PARTS:])
     content = store.read_scores(one.run.folder)
     if content is not None:
         yield from list(count_lines(content))[1:]

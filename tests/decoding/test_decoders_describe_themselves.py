@@ -71,12 +71,6 @@ def test_layers_default_to_the_paper_on_32_and_scale_below():
     )
 
 
-@pytest.mark.parametrize("plugin", DECODERS, ids=lambda plugin: plugin.name)
-def test_every_variant_can_be_asked_for(plugin):
-    for variant in plugin.variants:
-        assert create_decoder(f"{plugin.name}[variant={variant}]")
-
-
 def test_the_rows_that_show_tells_are_those_that_run(toy, images, questions):
     rois = [np.ones((20, 20), dtype=bool)] * 2
     for plugin in DECODERS:

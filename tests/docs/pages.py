@@ -19,6 +19,7 @@ ELSEWHERE = {
     "#": "a comment",
     "#!/bin/bash": "the head of a job",
     "pytest --pyargs medbench.contract": "tests/contract",
+    "pytest tests/": "tests/test_new.py",
     "medbench view": "tests/viewer",
 }
 

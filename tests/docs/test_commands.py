@@ -130,7 +130,15 @@ def _prepare(page, place):
         (source,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
         (place / "methods").mkdir(exist_ok=True)
         (place / "methods" / "blurred.py").write_text(source, encoding="utf-8")
-    if page.endswith("sweep.md"):
+    if page.endswith("add-a-task.md"):
+        from tests.test_docs import write_ward
+
+        (source,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        (place / "tasks").mkdir()
+        (place / "tasks" / "ward.py").write_text(source, encoding="utf-8")
+        write_ward(place / "ward")
+    if page in ("README.md", "docs/sweep.md"):
+        text = (ROOT / "docs/sweep.md").read_text(encoding="utf-8")
         grid = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0]
         for printed, shorter in SHORTER.items():
             grid = grid.replace(printed, shorter)

@@ -352,10 +352,24 @@ def test_a_full_disk_keeps_what_was_written(server, undisturbed, same, place, me
 @pytest.mark.parametrize(
     ("method", "size", "call", "error", "what", "do"),
     [
-        ("greedy", 16, "decode", "cuda", "answering 16 samples at once", "--batch-size 8"),
-        ("greedy", 16, "decode", "cpu", "answering 16 samples at once", "--batch-size 8"),
-        ("greedy", 1, "decode", "cuda", "answering a single sample", "--dtype bfloat16"),
-        ("lora", 16, "train", "cuda", "training on 8 samples at once", '"lora[micro_batch=4]"'),
+        (
+            "greedy",
+            16,
+            "answering.decode",
+            "cuda",
+            "answering 16 samples at once",
+            "--batch-size 8",
+        ),
+        ("greedy", 16, "answering.decode", "cpu", "answering 16 samples at once", "--batch-size 8"),
+        ("greedy", 1, "answering.decode", "cuda", "answering a single sample", "--dtype bfloat16"),
+        (
+            "lora",
+            16,
+            "adapting.train",
+            "cuda",
+            "training on 8 samples at once",
+            '"lora[micro_batch=4]"',
+        ),
     ],
 )
 def test_full_memory_is_a_message(place, refused, monkeypatch, method, size, call, error, what, do):
@@ -369,7 +383,7 @@ def test_full_memory_is_a_message(place, refused, monkeypatch, method, size, cal
     def fail(*args, **kwargs):
         raise kinds[error]
 
-    monkeypatch.setattr(f"medbench.runner.{call}", fail)
+    monkeypatch.setattr(f"medbench.{call}", fail)
     lines = refused("--method", method, *MINI, "--batch-size", size)
     assert lines[0] == f"not enough memory for {what}"
     assert "memory" in lines[1]

@@ -38,7 +38,7 @@ def test_a_limited_run_is_resumed(server, place):
     words = ["run", "--method", "nucleus", "--task", "mini", "--backbone", "toy"]
     words += ["--batch-size", "2", "--limit", "7"]
     for count in (2, 1):
-        points = [("medbench.runner:_answer", "after", count, "kill")]
+        points = [("medbench.answering:_answer", "after", count, "kill")]
         assert server.run(place, words, points=points) < 0
     (record,) = find_runs()
     assert (record.state, record.done, record.total) == ("unfinished", 2, 7)

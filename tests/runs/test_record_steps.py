@@ -8,9 +8,9 @@ import pytest
 
 import medbench as package
 from medbench import store
+from medbench.answering import _looked
 from medbench.decoding.answer import Answer
 from medbench.metrics.attention import decode_map
-from medbench.runner import _looked
 
 # What only the flag adds to a row, and what differs from run to run.
 ADDED, COSTS = ("attention", "steps"), ("seconds", "peak_bytes")

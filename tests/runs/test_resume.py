@@ -22,14 +22,14 @@ LOADING = {
     "after run.json": ("medbench.store:begin", "after", 1, "kill"),
 }
 ANSWERING = {
-    "before the first answer": ("medbench.runner:_answer", "before", 1, "kill"),
+    "before the first answer": ("medbench.answering:_answer", "before", 1, "kill"),
     "between two tokens": ("medbench.decoding.loop:pick", "after", 7, "kill"),
-    "before a batch is written": ("medbench.runner:_answer", "after", 2, "kill"),
+    "before a batch is written": ("medbench.answering:_answer", "after", 2, "kill"),
     "after a batch": ("os:fsync", "after", 2 + 1, "kill"),
     "in the middle of a line": ("os:fsync", "after", 2 + 1, "cut 60"),
     "in the middle of a batch": ("os:fsync", "after", 3 + 1, "cut 900"),
     "at the end of a line": ("os:fsync", "after", 2 + 1, "cut 1"),
-    "before the last batch": ("medbench.runner:_answer", "before", 5, "kill"),
+    "before the last batch": ("medbench.answering:_answer", "before", 5, "kill"),
 }
 SCORING = {
     "before scoring": ("medbench.runner:_score", "before", 1, "kill"),
@@ -39,16 +39,16 @@ SCORING = {
     "after scores.json": ("medbench.store:write_json", "after", 2, "kill"),
 }
 TRAINING = {
-    "before training": ("medbench.runner:train", "before", 1, "kill"),
+    "before training": ("medbench.adapting:train", "before", 1, "kill"),
     "in a backward pass": ("torch:Tensor.backward", "after", 2, "kill"),
     "after a step": ("medbench.tuning.loop:_step", "after", 2, "kill"),
     "before a checkpoint is renamed": ("torch:save", "after", 2, "kill"),
     "after a checkpoint": ("medbench.tuning.loop:_save", "after", 2, "kill"),
-    "after the last step": ("medbench.runner:train", "after", 1, "kill"),
+    "after the last step": ("medbench.adapting:train", "after", 1, "kill"),
     "between the adapter's files": ("medbench.tuning.lora:save", "after", 1, "kill"),
-    "after the adapter's files": ("medbench.runner:hash_weights", "before", 1, "kill"),
-    "while adapter.json is written": ("medbench.runner:write_json", "before", 1, "kill"),
-    "after adapter.json": ("medbench.runner:write_json", "after", 1, "kill"),
+    "after the adapter's files": ("medbench.adapting:hash_weights", "before", 1, "kill"),
+    "while adapter.json is written": ("medbench.adapting:write_json", "before", 1, "kill"),
+    "after adapter.json": ("medbench.adapting:write_json", "after", 1, "kill"),
 }
 PLAIN = {**LOADING, **ANSWERING, **SCORING}
 
@@ -158,7 +158,7 @@ def test_a_run_killed_at_random_moments_ends_with_equal_bytes(
 
 
 def test_an_interrupted_run_says_so_and_goes_on(server, undisturbed, same, place):
-    pid = server.start(place, GREEDY, points=[("medbench.runner:_answer", "after", 3, "pause")])
+    pid = server.start(place, GREEDY, points=[("medbench.answering:_answer", "after", 3, "pause")])
     same.wait_for(place / "paused")
     os.kill(pid, signal.SIGINT)
     assert server.wait(pid) == 130

@@ -10,7 +10,7 @@ from medbench.errors import UserError
 
 ARGUMENTS = ("run", "--task", "mini", "--backbone", "toy", "--batch-size", "5", "--method")
 GREEDY = (*ARGUMENTS, "greedy")
-ANSWERED = "medbench.runner:_answer"
+ANSWERED = "medbench.answering:_answer"
 
 
 def part(arguments, which):

@@ -11,7 +11,9 @@ LOAD_KILLS = [("medbench.runner:load", "before", 1, "kill")]
 
 
 def test_a_second_process_on_a_run_stops_before_it_loads_a_model(server, undisturbed, same, place):
-    first = server.start(place, GREEDY, points=[("medbench.runner:_answer", "after", 2, "pause")])
+    first = server.start(
+        place, GREEDY, points=[("medbench.answering:_answer", "after", 2, "pause")]
+    )
     same.wait_for(place / "paused")
     assert server.run(place, GREEDY, points=LOAD_KILLS) == 2
     folder = same.folder(place)
@@ -30,7 +32,7 @@ def test_a_second_process_on_a_run_stops_before_it_loads_a_model(server, undistu
 
 
 def test_the_lock_of_a_killed_process_does_not_hold(server, undisturbed, same, place):
-    pid = server.start(place, GREEDY, points=[("medbench.runner:_answer", "after", 2, "pause")])
+    pid = server.start(place, GREEDY, points=[("medbench.answering:_answer", "after", 2, "pause")])
     same.wait_for(place / "paused")
     assert server.run(place, GREEDY) == 2
     os.kill(pid, signal.SIGKILL)
@@ -44,7 +46,7 @@ def test_two_runs_of_one_adapter_train_it_once(server, place, same):
     pause = ("medbench.tuning.loop:_step", "after", 3, "pause")
     first = server.start(place, (*ARGUMENTS, "lora"), points=[pause])
     same.wait_for(place / "paused")
-    never = ("medbench.runner:_tune", "before", 1, "kill")
+    never = ("medbench.adapting:_tune", "before", 1, "kill")
     second = server.start(place, (*ARGUMENTS, "lora+nucleus"), points=[never])
     # The second has written its run.json, then waits for the adapter.
     end = time.monotonic() + 60

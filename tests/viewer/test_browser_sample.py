@@ -178,6 +178,21 @@ def test_a_sample_that_filters_leave_out_is_still_shown(opened, gallery):
     page.tab.locator("#opened h2", has_text="what is 0?").wait_for()
 
 
+def test_the_sample_asked_for_last_is_shown_though_another_comes_later(opened, gallery):
+    page = opened(gallery)
+    page.tab.evaluate(
+        """async () => {
+            const late = new Promise((go) => setTimeout(() => go(parse("details-0")), 200));
+            read.set("details-0", late);
+            go({ sample: 0 });
+            go({ sample: 119 });
+            await late;
+        }"""
+    )
+    page.tab.wait_for_timeout(100)
+    assert page.heading() == "what is 59?"
+
+
 def test_a_slider_keeps_its_arrows(opened, gallery):
     page = opened(gallery, "#sample=12")
     page.heading()

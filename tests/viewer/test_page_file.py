@@ -154,6 +154,13 @@ def test_the_file_is_written_whole_or_not_at_all(made, gathered, place):
     assert not list(place.glob(".*"))
 
 
+def test_where_the_runs_lie_is_not_told(made, text_of, place):
+    folder = made()
+    text = text_of(folder)
+    assert str(place) not in text
+    assert "/".join(folder.parts[-4:]) in text
+
+
 def test_the_same_runs_make_the_same_file(made, text_of):
     made(steps=True)
     assert text_of("greedy") == text_of("greedy")

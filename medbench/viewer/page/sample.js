@@ -19,9 +19,12 @@ async function openSample(at, fresh) {
     wayOf(at),
     ...askedAbout(at, details),
     ...(drawn || region ? [controlsOf(drawn, region)] : []),
-    make("div", { class: "runs" }, runs.map((run, place) => answerOf(run, at, panels[place]))),
-    make("div", { class: "wide" }, comparison(answers)),
-    ...restOf(details),
+    make(
+      "div",
+      { class: "runs" },
+      runs.map((run, place) => answerOf(run, at, panels[place])),
+      make("aside", { class: "wide" }, comparison(answers), restOf(details)),
+    ),
   );
   repaint();
   if (fresh) byId("opened").querySelector("h2").focus({ preventScroll: true });
@@ -217,7 +220,7 @@ function comparison(answers) {
   const heads = runs.map((run) => make("th", { scope: "col" }, letterOf(run), ` ${run.name}`));
   return make(
     "table",
-    { class: "scores" },
+    { class: "scores tight" },
     make("thead", null, make("tr", null, make("td"), heads)),
     make(
       "tbody",
