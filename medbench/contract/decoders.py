@@ -51,7 +51,7 @@ class DecoderContract(ReadingContract):
         lacking = [need for need in made.needs if need not in (*backbone.offers, "roi")]
         if lacking:
             pytest.skip(f"the toy offers no {', '.join(lacking)}")
-        with telling("it does not answer", "Let layers scale with the depth (docs/add-a-method)."):
+        with telling("it does not answer", "Small models must do: let layers scale with depth."):
             toys.answers(made, backbone, [0, 1], max_new_tokens=1)
         return made
 

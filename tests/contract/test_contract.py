@@ -64,6 +64,9 @@ BROKEN = {
     "turned_region": ("regions_fit", "is (24, 20), its image (20, 24)"),
     "grey_region": ("regions_fit", "mask > 0 makes one"),
     "traceback": ("wrong_folder", "users would see this traceback"),
+    "no_folder": ("wrong_folder", "Given no folder, users would see this traceback"),
+    "private": ("ids_are_unique", "2 test samples have the id of test[0]"),
+    "private_image": ("images_open", "This is the image of test[0]"),
     "untrue": ("examples_are_true", "not the first two"),
     "wrong_example": ("golden_examples_hold", "fails its own example"),
     "out_of_range": ("bears_odd_texts", "Its range is 0 to 1"),
@@ -125,6 +128,7 @@ def test_each_plugin_fails_the_test_of_what_it_breaks(gallery):
         (text,) = [text for case, text in found.items() if test in case and f"[{name}]" in case]
         assert words in text, f"{name}: {text or output}"
         assert "During handling" not in text, text
+    assert "4711" not in output
     for name in GOOD:
         own = {case: text for case, text in found.items() if f"[{name}]" in case}
         assert len(own) >= 12
@@ -140,14 +144,14 @@ def test_nothing_to_check_is_a_failure_that_names_the_places(work):
 
 
 def test_what_cannot_be_read_fails_with_its_reason(work):
-    folder = work / "methods"
+    folder = work / "tasks"
     folder.mkdir()
-    begin = 'from medbench import Decoder\nclass A(Decoder):\n    name = "{}"\n    {}\n'
+    begin = 'from medbench import Task\nclass A(Task):\n    name = "{}"\n    {}\n'
     sources = {
-        "cut": "from medbench import Decoder\nclass A(Decoder:\n",
-        "computed": begin.format("computed", "needs = tuple(['pixels'])"),
-        "vcd": begin.format("vcd", ""),
-        "silent": begin.format("silent", ""),
+        "cut": "from medbench import Task\nclass A(Task:\n",
+        "computed": begin.format("computed", "metrics = tuple(['closed/strict'])"),
+        "untyped": begin.format("untyped", "language: Language = 'en'"),
+        "phantom": begin.format("phantom", ""),
         "fails": "import medbench\nraise RuntimeError('no')\n" + begin.format("fails", ""),
     }
     for name, source in sources.items():
@@ -157,23 +161,25 @@ def test_what_cannot_be_read_fails_with_its_reason(work):
     failed = {name: text for name, text in found.items() if text not in ("", "skipped")}
     expected = {
         "test_it_can_be_read[cut]": "syntax error in line 2",
-        "test_it_can_be_read[computed]": "attribute 'needs' is not a literal",
-        "test_it_can_be_read[vcd]": "has the same name",
-        "test_its_first_line_tells_what_it_does[silent]": "Write one sentence under class A",
-        "test_its_first_line_tells_what_it_does[fails]": "Write one sentence",
+        "test_it_can_be_read[computed]": "attribute 'metrics' is not a literal",
+        "test_it_can_be_read[untyped]": "has the type Language, which cannot be read from text",
+        "test_it_can_be_read[phantom]": "has the same name",
+        "test_its_first_line_tells_what_it_does[fails]": "Write one sentence under class A",
         "test_it_is_made_with_its_defaults[fails]": "RuntimeError: no",
     }
     assert failed.keys() == expected.keys(), output
     for name, words in expected.items():
         assert words in failed[name]
+        assert "During handling" not in failed[name]
 
 
 def test_plugins_are_named_and_shared_among_processes(gallery):
-    code, found, output = check(gallery, "--plugin=vcd", "--plugin", "Fine", "-n", "2", "-k", "key")
+    words = ("--plugin=phantom-report", "--plugin", "Short", "-n", "2", "-k", "typed")
+    code, found, output = check(gallery, *words)
     assert code == 0, output
-    assert {name for name in found if "not_in_the_key" in name} == {
-        "test_what_is_not_in_the_key_moves_no_answer[fine]",
-        "test_what_is_not_in_the_key_moves_no_answer[vcd]",
+    assert set(found) == {
+        "test_its_name_can_be_typed[phantom_report]",
+        "test_its_name_can_be_typed[short]",
     }
 
 

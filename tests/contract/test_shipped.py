@@ -9,28 +9,39 @@ from medbench.contract.tasks import TaskContract
 from medbench.contract.tuners import TunerContract
 
 
-def shipped(kind, role=""):
-    """Return the plugins of a kind and role that come with medbench."""
-    found = [one for one in plugins.find(kind) if one.origin == "built-in" and one.role == role]
+def shipped(role):
+    """Return a fixture of the methods that come with medbench."""
+    methods = plugins.find("method")
+    found = [one for one in methods if one.origin == "built-in" and one.role == role]
     return pytest.fixture(params=found, ids=lambda plugin: plugin.name)
 
 
 class TestDecoders(DecoderContract):
-    @shipped("method", "decoder")
+    @shipped("decoder")
     def plugin(self, request):
         return request.param
 
 
 class TestTuners(TunerContract):
-    @shipped("method", "tuner")
+    @shipped("tuner")
     def plugin(self, request):
         return request.param
+
+
+# The others need packages, weights or attention; tests/metrics has them.
+TEXTS = [
+    one.name
+    for one in plugins.find("metric")
+    if one.origin == "built-in"
+    and not (one.attributes["extra"] or one.attributes["downloads"])
+    and set(one.attributes["needs"]) <= {"meta"}
+]
 
 
 class TestMetrics(MetricContract):
-    @shipped("metric")
+    @pytest.fixture(params=TEXTS)
     def plugin(self, request):
-        return request.param
+        return plugins.get("metric", request.param)
 
 
 class TestTasks(TaskContract):

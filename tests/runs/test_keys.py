@@ -81,6 +81,7 @@ STAYS = {
     "allow_missing_images": True,
     "out": Path("elsewhere"),
     "device": "auto",
+    "record_steps": True,
 }
 
 

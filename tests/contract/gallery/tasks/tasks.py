@@ -8,6 +8,8 @@ from pathlib import Path
 from medbench.task import Sample, Task
 
 NUMBERS = itertools.count()
+# Not as it is printed, since tracebacks show lines of this file.
+PATIENT = f"patient-{4000 + 711}"
 
 
 @dataclass(frozen=True)
@@ -210,3 +212,38 @@ class Untrue(Square):
 
     name = "untrue"
     examples = (("test-9", "open", "what?", "this"), ("test-8", "open", "what?", "this"))
+
+
+class NoFolder(Square):
+    """Open a file of the working folder where none was named."""
+
+    name = "no_folder"
+
+    def samples(self, split):
+        lines = (Path(self.data) / f"{split}.jsonl").read_text()
+        yield from (Sample(line, Path(line), "?", "yes", "closed", line) for line in lines)
+
+
+class Private(Square):
+    """Give two patients one id."""
+
+    name = "private"
+    restricted = True
+
+    def samples(self, split):
+        first, second, *_ = self.first(id=PATIENT)
+        return iter([first, replace(second, id=PATIENT)])
+
+
+class PrivateImage(Square):
+    """Fail with words about a patient."""
+
+    name = "private_image"
+    restricted = True
+
+    def samples(self, split):
+        return iter(self.first(id=PATIENT, image=fail))
+
+
+def fail():
+    raise ValueError(f"{PATIENT} has no image")
