@@ -15,7 +15,14 @@ from medbench.contract.breach import breach, telling
 from medbench.contract.keyed import changed_instances, check_key
 from medbench.contract.reading import ReadingContract
 from medbench.contract.running import check_run
-from medbench.contract.traces import changed, fingerprint, functions, randomness, scramble
+from medbench.contract.traces import (
+    changed,
+    fingerprint,
+    functions,
+    randomness,
+    scramble,
+    undisturbed,
+)
 from medbench.contract.well_formed import check_needs, check_well_formed
 from medbench.decoding.select import Selection, resolve
 from medbench.errors import UserError
@@ -30,13 +37,10 @@ class DecoderContract(ReadingContract):
     kind = "method"
 
     @pytest.fixture(autouse=True)
-    def one_thread(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """Keep sums in one order, and the shared generators as they were."""
-        threads, state = torch.get_num_threads(), torch.get_rng_state()
-        torch.set_num_threads(1)
-        yield
-        torch.set_num_threads(threads)
-        torch.set_rng_state(state)
+        with undisturbed():
+            yield
 
     @pytest.fixture
     def backbone(self) -> Backbone:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -104,3 +105,18 @@ def scramble(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     random.seed(seed)
+
+
+@contextmanager
+def undisturbed() -> Generator[None]:
+    """Keep sums in one order within the block, and put the shared generators back after it."""
+    threads, drawn = torch.get_num_threads(), torch.get_rng_state()
+    numbers, state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(drawn)
+        np.random.set_state(numbers)  # noqa: NPY002
+        random.setstate(state)

@@ -19,7 +19,7 @@ from medbench.contract.keyed import check_key
 from medbench.contract.reading import ReadingContract
 from medbench.contract.running import check_run
 from medbench.contract.targets import STAND_INS, examples, on_few
-from medbench.contract.traces import changed, digest, fingerprint, parts, randomness
+from medbench.contract.traces import changed, digest, fingerprint, parts, randomness, undisturbed
 from medbench.contract.well_formed import check_needs
 from medbench.method import Tuner
 from medbench.model.llava import Backbone
@@ -40,12 +40,10 @@ class TunerContract(ReadingContract):
     kind = "method"
 
     @pytest.fixture(autouse=True)
-    def one_thread(self) -> Iterator[None]:
-        """Keep sums in one order."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        yield
-        torch.set_num_threads(threads)
+    def alone(self) -> Iterator[None]:
+        """Keep sums in one order, and the shared generators as they were."""
+        with undisturbed():
+            yield
 
     @pytest.fixture
     def backbone(self) -> Backbone:

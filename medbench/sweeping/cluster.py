@@ -55,7 +55,7 @@ def connect(cpus: float, gpus: float) -> Cluster:
         UserError: Ray is not installed, or no machine of the cluster has so much.
     """
     with importing("ray"):
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     # Of a cluster started here: nothing is sent to anyone.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
