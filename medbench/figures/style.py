@@ -24,6 +24,8 @@ INK, GREY, PALE = "#000000", "#555555", "#E2E2E2"
 COLUMN, PAGE = 3.35, 6.9
 TEXT, SMALL, TINY = 7.5, 6.5, 5.8
 ENDINGS = (".svg", ".png")
+# Of a place in a figure, as a share of it.
+_DIGITS = 5
 
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that pictures are alike everywhere
@@ -126,9 +128,21 @@ def interval(ax: Any, at: float, cell: Cell, **look: Any) -> None:
 def save(figure: Any, path: Path) -> None:
     """Write a figure; the same figure gives the same bytes."""
     ending = path.suffix.lower()
+    _settle(figure)
 
     def write(target: Path) -> None:
         with target.open("wb") as file:
             figure.savefig(file, format=ending.removeprefix("."), metadata=_METADATA[ending])
 
     write_atomically(path, write)
+
+
+def _settle(figure: Any) -> None:
+    """Solve the layout once and round it: its last digits differ between two solutions.
+
+    Names of parts of an SVG are hashes of such places.
+    """
+    figure.canvas.draw()
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        ax.set_position([round(one, _DIGITS) for one in ax.get_position().bounds])
