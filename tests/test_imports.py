@@ -34,6 +34,8 @@ COMMANDS = {
     "show vdc": 2,
     "list --jsn": 2,
     "run --method vdc --task phantom": 2,
+    "sweep nowhere.toml": 2,
+    "new method vcd": 2,
 }
 
 
