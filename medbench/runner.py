@@ -25,8 +25,8 @@ from medbench.rows import Row
 from medbench.shard import Shard
 from medbench.task_scores import finish
 
-# For so many seconds a part waits for others that begin, or look whether it has ended.
-_MOMENT = 20.0
+# For so many seconds a part waits for others that begin, and for those that look whether it ended.
+_MOMENT, _GLANCE = 20.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _part(job: _Job, shard: Shard) -> Run:
     cell, wait = job.cell, job.wait or _MOMENT
     every = batches(cell)
     if store.read_scores(cell.folder) is None:
-        with _held(cell, wait, shard.name):
+        with _held(cell, job.wait or _GLANCE, shard.name):
             _work(job, shard.share(every), shard.name, begin=lambda: _held(cell, wait))
     # Whoever is last to let go of its part finds no other held.
     try:

@@ -2,41 +2,40 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from PIL import Image
 
-QUESTIONS = {"train": 8, "test": 8}
+IMAGES = {"train": 8, "test": 8}
 
 
-@pytest.fixture(scope="session")
+@contextmanager
 def small_world():
-    """Let the phantom be a few images for the whole session of these tests; undone at its end."""
+    """Let the phantom be a few images inside the block."""
     from medbench.data.passport import hash_ids
     from medbench.phantom import splits
     from medbench.tasks.phantom import Phantom
 
-    before, passport = dict(splits.SPLITS), Phantom.passport
-    for name, images in QUESTIONS.items():
-        splits.SPLITS[name] = replace(splits.SPLITS[name], images=images)
-    known = dict(passport)
-    for name in QUESTIONS:
-        ids = [item.id for item in splits.items(splits.SPLITS[name])]
-        known[name] = {"rows": len(ids), "ids": hash_ids(ids)}
-    Phantom.passport = known
-    yield
-    Phantom.passport = passport
-    splits.SPLITS.update(before)
+    with pytest.MonkeyPatch.context() as patch:
+        known = dict(Phantom.passport)
+        for name, images in IMAGES.items():
+            split = replace(splits.SPLITS[name], images=images)
+            patch.setitem(splits.SPLITS, name, split)
+            ids = [item.id for item in splits.items(split)]
+            known[name] = {"rows": len(ids), "ids": hash_ids(ids)}
+        patch.setattr(Phantom, "passport", known)
+        yield
 
 
 @pytest.fixture(scope="session")
-def finished(small_world, tmp_path_factory):
+def finished(tmp_path_factory):
     """Return a working folder with the runs that most pages speak of."""
     from medbench.cli import main
 
     place = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
+    with small_world(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         methods = "greedy,vcd,lora,a3tune,nucleus,beam"
         for words in (["--method", methods], ["--method", "lora,a3tune", "--seeds", "1"]):
@@ -46,11 +45,12 @@ def finished(small_world, tmp_path_factory):
 
 @pytest.fixture
 def place(finished, tmp_path, monkeypatch):
-    """Return a working folder of a test's own, with those runs."""
+    """Return a working folder of a test's own, with those runs, in the small world."""
     monkeypatch.delenv("MEDBENCH_PLUGINS", raising=False)
     shutil.copytree(finished, tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
+    with small_world():
+        yield tmp_path / "work"
 
 
 @pytest.fixture
