@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from medbench.contract import toys
 from medbench.contract.breach import breach, telling
 from medbench.contract.keyed import changed_instances, check_key
-from medbench.contract.reading import ReadingContract
+from medbench.contract.on_toy import OnToyContract
 from medbench.contract.running import check_run
 from medbench.contract.traces import (
     changed,
@@ -21,7 +20,6 @@ from medbench.contract.traces import (
     functions,
     randomness,
     scramble,
-    undisturbed,
 )
 from medbench.contract.well_formed import check_needs, check_well_formed
 from medbench.decoding.select import Selection, resolve
@@ -31,21 +29,8 @@ from medbench.model.llava import Backbone
 from medbench.plugins import Plugin
 
 
-class DecoderContract(ReadingContract):
+class DecoderContract(OnToyContract):
     """What a decoder keeps to; a subclass names it."""
-
-    kind = "method"
-
-    @pytest.fixture(autouse=True)
-    def alone(self) -> Iterator[None]:
-        """Keep sums in one order, and the shared generators as they were."""
-        with undisturbed():
-            yield
-
-    @pytest.fixture
-    def backbone(self) -> Backbone:
-        """A toy of its own for each test."""
-        return toys.toy()
 
     @pytest.fixture
     def decoder(self, made: Any, backbone: Backbone) -> Decoder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from medbench import plugins
 from medbench.contract import toys
 from medbench.contract.breach import breach, telling
 from medbench.contract.keyed import check_key
-from medbench.contract.reading import ReadingContract
+from medbench.contract.on_toy import OnToyContract
 from medbench.contract.running import check_run
 from medbench.contract.targets import STAND_INS, examples, on_few
-from medbench.contract.traces import changed, digest, fingerprint, parts, randomness, undisturbed
+from medbench.contract.traces import changed, digest, fingerprint, parts, randomness
 from medbench.contract.well_formed import check_needs
 from medbench.method import Tuner
 from medbench.model.llava import Backbone
@@ -34,21 +33,8 @@ from medbench.tuning.step import losses
 _SMALL = (("epochs", "1"), ("batch_size", "4"), ("micro_batch", "2"))
 
 
-class TunerContract(ReadingContract):
+class TunerContract(OnToyContract):
     """What a tuner keeps to; a subclass names it."""
-
-    kind = "method"
-
-    @pytest.fixture(autouse=True)
-    def alone(self) -> Iterator[None]:
-        """Keep sums in one order, and the shared generators as they were."""
-        with undisturbed():
-            yield
-
-    @pytest.fixture
-    def backbone(self) -> Backbone:
-        """A toy of its own for each test."""
-        return toys.toy()
 
     @pytest.fixture
     def spec(self, sound: Plugin) -> Spec:

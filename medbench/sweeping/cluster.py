@@ -103,7 +103,7 @@ def run_there(
         [ref], _ = cluster.ray.wait(list(waiting), num_returns=1)
         request = waiting.pop(ref)
         ended[request].append(_received(cluster, ref, request))
-        if request in waiting.values():
+        if len(ended[request]) < max(1, len(parts)):
             continue
         outcome = _together(ended[request])
         if outcome.state == "part":
@@ -132,8 +132,8 @@ def _received(cluster: Cluster, ref: Any, request: Request) -> Outcome:
 
 def _together(outcomes: Sequence[Outcome]) -> Outcome:
     """Return what the tasks of one cell amount to."""
-    worst = {one.state: one for one in reversed(outcomes)}
-    chosen = worst.get("done") or worst.get("failed") or worst["part"]
+    by_state = {one.state: one for one in reversed(outcomes)}
+    chosen = by_state.get("done") or by_state.get("failed") or by_state["part"]
     return replace(chosen, seconds=sum(one.seconds for one in outcomes))
 
 
