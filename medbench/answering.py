@@ -18,7 +18,7 @@ from medbench.metrics.attention import encode_map, encode_mask
 from medbench.model.llava import Backbone
 from medbench.order import partners
 from medbench.reporting import Report
-from medbench.rows import PatchMap, Row
+from medbench.rows import PatchMap, Row, row_of
 from medbench.task import Sample
 
 Batch = tuple[Sample, ...]
@@ -137,14 +137,8 @@ def _looked(backbone: Backbone, answer: Answer, roi: Any) -> dict[str, Any]:
 
 def _row(sample: Sample, prompt: str, answer: Answer) -> Row:
     return {
-        "id": sample.id,
-        "group": sample.group,
-        "kind": sample.kind,
-        "question": sample.question,
-        "gold": sample.answer,
-        "meta": dict(sample.meta),
+        **row_of(sample, answer.text),
         "prompt": prompt,
-        "output": answer.text,
         "tokens": list(answer.token_ids),
         "stop": answer.stop,
         "forwards": answer.forwards,

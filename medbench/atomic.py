@@ -19,10 +19,16 @@ _FULL_WORDS = ("No space left", "os error 28", "File too large", "unexpected pos
 _PART = ".part"
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place by rename."""
+def write_atomically(path: Path, write: Callable[[Path], object], *, private: bool = False) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in place by rename.
+
+    Args:
+        private: whether only its owner may read the file, from its first byte on.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
     try:
+        if private:
+            temporary.touch(mode=0o600)
         write(temporary)
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())

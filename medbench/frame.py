@@ -62,10 +62,13 @@ def write_frame(
             texts, or the file cannot be written.
     """
     found, withheld = frame(folders, show_restricted=show_restricted)
+    private = show_restricted and any(map(_is_restricted, map(store.read_run, folders)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with explaining_full_disks(path):
-            write_atomically(path, lambda target: _write(found, target, written_as))
+            write_atomically(
+                path, lambda target: _write(found, target, written_as), private=private
+            )
     except OSError as error:
         raise UserError(
             f"cannot write {path}",
@@ -95,11 +98,10 @@ def frame(folders: Sequence[Path], *, show_restricted: bool = False) -> tuple[An
     withheld = False
     for folder in folders:
         run = store.read_run(folder)
-        restricted, given = run["data"].get("restricted", False), run.get("withheld", False)
         if show_restricted:
-            check_texts(folder, withheld=given, what="--show-restricted")
+            check_texts(folder, withheld=run.get("withheld", False), what="--show-restricted")
         rows = store.read_rows(folder)
-        if restricted and not show_restricted:
+        if _is_restricted(run) and not show_restricted:
             rows, withheld = rows_without_texts(rows), True
         lines += _lines(run, rows)
     names = dict.fromkeys(name for line in lines for name in line)
@@ -123,6 +125,10 @@ def _write(found: Any, path: Path, written_as: Format) -> None:
         return
     # Quoted throughout, or a lone carriage return would end a line.
     found.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+
+
+def _is_restricted(run: Mapping[str, Any]) -> bool:
+    return run["data"].get("restricted", False)
 
 
 def _lines(run: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[dict[str, Any]]:

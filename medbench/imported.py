@@ -19,7 +19,7 @@ from medbench.predictions import Prediction, Predictions, read_predictions
 from medbench.read_splits import check_ids
 from medbench.reporting import Report
 from medbench.restricted import read_split, withholding
-from medbench.rows import Row
+from medbench.rows import Row, row_of
 from medbench.run_folder import check_names, run_folder
 from medbench.scoring import load_metric
 from medbench.task import Sample, Task
@@ -133,15 +133,7 @@ def import_predictions(request: ImportRequest, report: Report | None = None) -> 
 
 
 def _row(sample: Sample, answer: Prediction) -> Row:
-    row: Row = {
-        "id": sample.id,
-        "group": sample.group,
-        "kind": sample.kind,
-        "question": sample.question,
-        "gold": sample.answer,
-        "meta": dict(sample.meta),
-        "output": answer.output,
-    }
+    row = row_of(sample, answer.output)
     if answer.prompt is not None:
         row["prompt"] = answer.prompt
     return row

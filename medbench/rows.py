@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Required, TypedDict
+from typing import TYPE_CHECKING, Any, Required, TypedDict
+
+if TYPE_CHECKING:
+    from medbench.task import Sample
 
 
 class PatchMap(TypedDict):
@@ -74,3 +77,16 @@ class Row(TypedDict, total=False):
     roi: PatchMap
     steps: Steps
     scores: dict[str, float | None]
+
+
+def row_of(sample: Sample, output: str) -> Row:
+    """Return the row of a sample that was answered so; what else is known is added to it."""
+    return {
+        "id": sample.id,
+        "group": sample.group,
+        "kind": sample.kind,
+        "question": sample.question,
+        "gold": sample.answer,
+        "meta": dict(sample.meta),
+        "output": output,
+    }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medbench.cli.options import runs_folder
 from medbench.counting import counted
 from medbench.errors import UserError
 
@@ -37,13 +38,7 @@ _VERDICTS = {
     show_default=True,
     help="The baseline.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("results/runs"),
-    show_default=True,
-    help="Where runs are, for keys, and for cells without a RUN.",
-)
+@runs_folder("Where runs are, for keys, and for cells without a RUN.")
 @click.option("--update", is_flag=True, help="Write the baseline from the runs.")
 @click.option(
     "--tolerance",
@@ -79,12 +74,12 @@ def check(
     from medbench.checking import check as checks
     from medbench.checking import update as updates
 
-    file, root = against.expanduser(), out.expanduser()
+    file = against.expanduser()
     if update:
-        done = updates.update(file, runs, root, tolerance=tolerance)
+        done = updates.update(file, runs, out, tolerance=tolerance)
         lines = _update_lines(done, against)
     else:
-        done = checks.check(file, runs, root)
+        done = checks.check(file, runs, out)
         lines = _check_lines(done, against)
     if as_json:
         click.echo(_as_json(done))

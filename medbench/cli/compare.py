@@ -9,22 +9,15 @@ from pathlib import Path
 import click
 
 from medbench import spec
+from medbench.cli.options import narrowing, runs_folder
 from medbench.errors import UserError
 
 
 @click.command()
 @click.argument("a")
 @click.argument("b")
-@click.option("--task", default="", help="Look for methods among runs of this task only.")
-@click.option("--backbone", default="", help="The same, of this backbone.")
-@click.option("--preset", default="", help="The same, of this preset.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("results/runs"),
-    show_default=True,
-    help="Folder of the runs.",
-)
+@narrowing
+@runs_folder()
 @click.option(
     "--metric",
     multiple=True,
@@ -69,7 +62,6 @@ def compare(
             f"--samples {samples} makes no sense", "It is a count.", "Take 0 for none, or more."
         )
     metrics = [one for text in metric for one in spec.split(text, ",") if one]
-    out = out.expanduser()
     from medbench import choose
     from medbench.comparing import compare as comparing
     from medbench.comparing.text import as_text

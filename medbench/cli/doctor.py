@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from medbench import spec
+from medbench.cli.options import runs_folder
 from medbench.errors import UserError
 
 
@@ -23,7 +24,7 @@ from medbench.errors import UserError
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--dtype", default="auto", show_default=True, help="float32, bfloat16 or float16.")
 @click.option("--batch-size", type=int, help="Samples decoded together [16 in float32, else 1].")
-@click.option("--out", default="results/runs", show_default=True, help="Where run folders go.")
+@runs_folder("Where run folders go.")
 @click.option("--fetch", is_flag=True, help="Download what backbone, method and metrics name.")
 @click.option("--answer", is_flag=True, help="Load the backbone and ask it something.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -31,7 +32,7 @@ def doctor(
     fetch: bool,
     answer: bool,
     as_json: bool,
-    out: str,
+    out: Path,
     metric: str,
     python: str,
     **options: Any,
@@ -58,7 +59,7 @@ def doctor(
         do = "Add --backbone SPEC, --method SPEC, --task SPEC or --metric SPEC."
         raise UserError("--fetch of what?", "", do)
     names = spec.parse_list(metric) if metric else []
-    request = Request(out=Path(out).expanduser(), **options)
+    request = Request(out=out, **options)
     asked = look_up(request, metrics=names, python=python)
 
     from medbench.doctor.examination import examine

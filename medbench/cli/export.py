@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
+from medbench.cli.options import runs_folder
 from medbench.counting import counted
 from medbench.errors import UserError
 
@@ -31,13 +32,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--show-restricted", is_flag=True, help="With texts and ids, though the task is restricted."
 )
-@click.option(
-    "--out",
-    type=_PATH,
-    default=Path("results/runs"),
-    show_default=True,
-    help="Where runs are, for keys.",
-)
+@runs_folder("Where runs are, for keys.")
 def export(
     runs: tuple[str, ...],
     output: Path | None,
@@ -59,7 +54,7 @@ def export(
     kind = _format(written_as, output)
     from medbench.choose import find
 
-    folders = find(runs, out.expanduser())
+    folders = find(runs, out)
     if kind != "zip":
         if output is None:
             raise UserError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from medbench.cli.options import runs_folder
 from medbench.cli.progress import reporting
 from medbench.cli.scores import tell_run
 from medbench.counting import counted
@@ -39,13 +40,7 @@ _IDS = {
 @click.option("--id", "id", default="", help="Field with the sample's id, if it is not found.")
 @click.option("--output", default="", help="Field with the answer, if it is not found.")
 @click.option("--partial", is_flag=True, help="Leave out samples that the file has no answer for.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("results/runs"),
-    show_default=True,
-    help="Where run folders go.",
-)
+@runs_folder("Where run folders go.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 @click.pass_context
 def import_(context: click.Context, files: tuple[Path, ...], as_json: bool, **options: Any) -> None:
@@ -123,7 +118,7 @@ def _take(file: Path, out: Path, *, as_json: bool) -> None:
     """Make a run folder of an exported run, and say so."""
     from medbench.sharing.unpacked import import_run
 
-    done = import_run(file.expanduser(), out.expanduser())
+    done = import_run(file.expanduser(), out)
     for line in _lines_of_run(file, done):
         click.echo(line, err=True)
     tell_run(done.folder, done.scores, as_json=as_json)

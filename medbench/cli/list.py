@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medbench import plugins
+from medbench.cli.options import runs_folder
 from medbench.errors import UserError
 from medbench.plugins import FOLDERS, Plugin
 
@@ -24,13 +25,7 @@ _KINDS = [*FOLDERS.values(), "runs"]
 @click.command("list")
 @click.argument("kind", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("results/runs"),
-    show_default=True,
-    help="Folder of the runs.",
-)
+@runs_folder()
 def list_(kind: str | None, as_json: bool, out: Path) -> None:
     """List methods, tasks, backbones, metrics, providers or runs; all of them without KIND.
 

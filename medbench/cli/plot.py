@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medbench import spec
+from medbench.cli.options import runs_folder
 from medbench.cli.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -17,13 +18,7 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _OUTPUT = click.option("--output", type=_PATH, required=True, help="File to draw: .svg or .png.")
-_OUT = click.option(
-    "--out",
-    type=_PATH,
-    default=Path("results/runs"),
-    show_default=True,
-    help="Folder of the runs.",
-)
+_OUT = runs_folder()
 _TASK = click.option("--task", default="", help="Only runs on this task.")
 _BACKBONE = click.option("--backbone", default="", help="Only runs with this backbone.")
 _PRESET = click.option("--preset", default="", help="Only runs of this preset.")

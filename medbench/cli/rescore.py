@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from medbench import spec
+from medbench.cli.options import runs_folder
 
 
 @click.command()
@@ -15,10 +16,10 @@ from medbench import spec
 @click.option("--metric", default="", help="Metrics: specs, split at commas. [those of the task]")
 @click.option("--python", default="", help="Another Python, whose packages compute the metrics.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--out", default="results/runs", show_default=True, help="Where runs are, for keys.")
+@runs_folder("Where runs are, for keys.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def rescore(
-    runs: tuple[str, ...], metric: str, python: str, device: str, out: str, as_json: bool
+    runs: tuple[str, ...], metric: str, python: str, device: str, out: Path, as_json: bool
 ) -> int:
     """Score the RUNS with metrics, from the answers in their folders; no model is loaded.
 
@@ -42,7 +43,7 @@ def rescore(
         load_metric(name)  # a typo ends here
     if python:
         find_python(python)
-    folders = find(runs, Path(out).expanduser())
+    folders = find(runs, out)
     from medbench.model.load import resolve_device
 
     setting = Setting(resolve_device(device, "auto")[0], python)

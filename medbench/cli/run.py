@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medbench import processes, spec
+from medbench.cli.options import runs_folder
 from medbench.cli.progress import reporting
 from medbench.cli.scores import tell_part, tell_run, unscored_lines
 from medbench.grid import check_names, seeds_in
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 @click.option(
     "--record-steps", is_flag=True, help="Keep the attention of every step, for `medbench view`."
 )
-@click.option("--out", default="results/runs", show_default=True, help="Where run folders go.")
+@runs_folder("Where run folders go.")
 @click.option("--shard", default="", help="Answer one part of the samples: 2/8, second of eight.")
 @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done; load no model.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
@@ -49,7 +50,7 @@ def run(
     task: str,
     backbone: str,
     seeds: str,
-    out: str,
+    out: Path,
     shard: str,
     plan_only: bool,
     as_json: bool,
@@ -68,9 +69,8 @@ def run(
     check_names(backbones, tasks, methods)
     from medbench.cell import Request
 
-    root = Path(out).expanduser()
     requests = [
-        Request(method=m, task=t, backbone=b, seed=seed, out=root, **options)
+        Request(method=m, task=t, backbone=b, seed=seed, out=out, **options)
         for b, t, m, seed in product(backbones, tasks, methods, numbers)
     ]
     if plan_only:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medbench import processes
+from medbench.cli.options import runs_folder
 from medbench.cli.progress import reporting
 from medbench.counting import counted
 from medbench.errors import UserError
@@ -35,13 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--shards", type=int, default=1, help="With ray: cut each cell into so many tasks.")
 @click.option("--plan", "plan_only", is_flag=True, help="Say what is there and what is left.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("results/runs"),
-    show_default=True,
-    help="Where run folders go.",
-)
+@runs_folder("Where run folders go.")
 def sweep(file: Path, shard: str, executor: str, shards: int, plan_only: bool, out: Path) -> int:
     """Run the methods x tasks x backbones x seeds of FILE that are not there yet.
 
@@ -61,7 +56,7 @@ def sweep(file: Path, shard: str, executor: str, shards: int, plan_only: bool, o
         )
     from medbench.sweeping.file import read
 
-    asked = read(file, out.expanduser())
+    asked = read(file, out)
     if executor == "ray":
         surveyed, outcomes = _on_cluster(asked, shards)
     else:

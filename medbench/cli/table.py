@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medbench import spec
+from medbench.cli.options import runs_folder
 
 if TYPE_CHECKING:
     from medbench.store import RunRecord
@@ -25,13 +26,7 @@ _FORMATS = ("text", "md", "tex", "csv", "json", "html", "toml")
 
 @click.command()
 @click.argument("layout", required=False)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("results/runs"),
-    show_default=True,
-    help="Folder of the runs.",
-)
+@runs_folder()
 @click.option("--task", multiple=True, help=f"Only these tasks, or a layout on them.{_MANY}")
 @click.option("--backbone", multiple=True, help=f"Only these, or a layout with one.{_MANY}")
 @click.option("--metric", multiple=True, help=f"Instead of the headline metrics.{_MANY}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medbench.cli.options import narrowing, runs_folder
 from medbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,16 +25,8 @@ _LEAST, _MOST = 32, 4096
     show_default=True,
     help="File to write.",
 )
-@click.option("--task", default="", help="Look for methods among runs of this task only.")
-@click.option("--backbone", default="", help="The same, of this backbone.")
-@click.option("--preset", default="", help="The same, of this preset.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("results/runs"),
-    show_default=True,
-    help="Folder of the runs.",
-)
+@narrowing
+@runs_folder()
 @click.option("--data", default="", help="Folder with the task's files, if the run's is gone.")
 @click.option(
     "--fit",
@@ -82,7 +75,7 @@ def view(
     from medbench.cli.progress import reporting
     from medbench.viewer import chosen, content, page
 
-    found = chosen.find(names, out.expanduser(), task=task, backbone=backbone, preset=preset)
+    found = chosen.find(names, out, task=task, backbone=backbone, preset=preset)
     with reporting() as report:
         report.stage("view", "")
         shown = content.gather(

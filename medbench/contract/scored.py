@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from medbench.contract.breach import breach, telling
 from medbench.errors import UnavailableError
 from medbench.metric import Metric
-from medbench.rows import Row
+from medbench.rows import Row, row_of
 from medbench.scoring import load_metric, measure
 from medbench.task import Sample
 
@@ -35,7 +35,7 @@ def check_metric(name: str, samples: Sequence[Sample], kinds: Collection[str]) -
         return
     # What a data set has no answer to, no output answers.
     answered = [sample for sample in samples if sample.answer.strip()]
-    gold = _value(metric, [_row(sample, sample.answer) for sample in answered])
+    gold = _value(metric, [row_of(sample, sample.answer) for sample in answered])
     if gold is None:
         return
     if metric.better == "higher" and metric.range == "0 to 1" and gold < _least(metric):
@@ -44,7 +44,7 @@ def check_metric(name: str, samples: Sequence[Sample], kinds: Collection[str]) -
             "What is right word for word must be right.",
             "See to spaces, case and units in Sample.answer, or to its kind.",
         )
-    _value(metric, [_row(sample, "") for sample in samples])
+    _value(metric, [row_of(sample, "") for sample in samples])
 
 
 def _value(metric: Metric, rows: Sequence[Row]) -> float | None:
@@ -59,15 +59,3 @@ def _value(metric: Metric, rows: Sequence[Row]) -> float | None:
 def _least(metric: Metric) -> float:
     """Return what gold answers must reach; METEOR keeps a trace of its penalty from them."""
     return _NEARLY if metric.external else _EXACTLY
-
-
-def _row(sample: Sample, output: str) -> Row:
-    return {
-        "id": sample.id,
-        "group": sample.group,
-        "kind": sample.kind,
-        "question": sample.question,
-        "gold": sample.answer,
-        "meta": dict(sample.meta),
-        "output": output,
-    }

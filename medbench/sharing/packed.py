@@ -69,9 +69,8 @@ def export_run(folder: Path, path: Path, *, show_restricted: bool = False) -> Ex
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with explaining_full_disks(path):
-            write_atomically(
-                path, lambda target: _write(target, packed, private=restricted and not withheld)
-            )
+            private = restricted and not withheld
+            write_atomically(path, lambda target: _write(target, packed), private=private)
     except OSError as error:
         raise UserError(
             f"cannot write {path}",
@@ -129,9 +128,7 @@ def _check(folder: Path, found: Mapping[str, bytes]) -> None:
     agreement.check_rows(map(json.loads, found[store.SAMPLES].splitlines()), run, scores)
 
 
-def _write(path: Path, packed: Mapping[str, bytes], *, private: bool) -> None:
-    if private:
-        path.touch(mode=_RIGHTS)
+def _write(path: Path, packed: Mapping[str, bytes]) -> None:
     with zipfile.ZipFile(path, "w") as file:
         for name, content in packed.items():
             info = zipfile.ZipInfo(name, _TIME)

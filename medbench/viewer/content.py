@@ -42,6 +42,7 @@ class Content:
         title: of the page.
         index: what the list shows, filters and sorts by, ready for `json.dumps`.
         samples, found, withheld: what the parts are made of.
+        private: whether texts and images of a restricted task are in it.
         told: what is left out, in lines.
     """
 
@@ -50,6 +51,7 @@ class Content:
     samples: Sequence[Joined]
     found: Found
     withheld: bool
+    private: bool
     told: tuple[str, ...]
 
     def parts(self) -> Iterator[tuple[str, list[Any]]]:
@@ -150,7 +152,8 @@ def gather(
             f"{chosen[0].run.folder} holds no answer yet.",
             "Run it first: medbench run ...",
         )
-    withheld = any(one.run.restricted for one in chosen) and not show_restricted
+    restricted = any(one.run.restricted for one in chosen)
+    withheld = restricted and not show_restricted
     found = Found()
     if not withheld:
         found = pictures.look(chosen, samples, data=data, fit=fit, size=size, step=step)
@@ -174,7 +177,8 @@ def gather(
             for at in range(len(chosen))
         ],
     }
-    return Content(title, index, samples, found, withheld, tuple(told))
+    private = restricted and show_restricted
+    return Content(title, index, samples, found, withheld, private, tuple(told))
 
 
 def _told(chosen: Sequence[Chosen], found: Found, *, withheld: bool) -> list[str]:

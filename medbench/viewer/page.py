@@ -41,7 +41,7 @@ def write(content: Content, path: Path) -> int:
             file.writelines(pieces(content))
 
     try:
-        write_atomically(path, fill)
+        write_atomically(path, fill, private=content.private)
     except OSError as error:
         raise UserError(
             f"cannot write {path}",

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from tests.tasks.conftest import slake_row
+
 IMAGES = {"train": 8, "test": 8}
 
 
@@ -62,7 +64,15 @@ def slake(tmp_path, monkeypatch):
     root = tmp_path / "data" / "Slake1.0"
     splits = {"train": range(0, 4), "validation": range(4, 6), "test": range(6, 10)}
     for split, numbers in splits.items():
-        rows = [_slake_row(number) for number in numbers]
+        rows = [
+            slake_row(
+                number,
+                img_id=number,
+                img_name=f"xmlab{number}/source.jpg",
+                answer="Yes" if number % 2 else "No",
+            )
+            for number in numbers
+        ]
         root.mkdir(parents=True, exist_ok=True)
         name = "validate" if split == "validation" else split
         (root / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
@@ -80,23 +90,6 @@ def slake(tmp_path, monkeypatch):
     ranges = {split: (min(numbers), max(numbers)) for split, numbers in splits.items()}
     monkeypatch.setattr(module, "_ID_RANGES", ranges)
     return root.parent
-
-
-def _slake_row(number):
-    return {
-        "img_id": number,
-        "img_name": f"xmlab{number}/source.jpg",
-        "question": "Is the liver enlarged?",
-        "answer": "Yes" if number % 2 else "No",
-        "q_lang": "en",
-        "location": "Abdomen",
-        "modality": "CT",
-        "answer_type": "CLOSED",
-        "base_type": "vqa",
-        "content_type": "Size",
-        "triple": ["vhead", "_", "_"],
-        "qid": number,
-    }
 
 
 @pytest.fixture(scope="session")

@@ -15,73 +15,17 @@ from medbench.figures.attention_picture import picture
 from medbench.metrics.attention import decode_map
 from medbench.model.geometry import Geometry
 from medbench.run_index import find_runs
+from tests.bars import write_task
 
-STREET = '''"""Drawn bars, two questions each."""
-
-from dataclasses import dataclass
-from functools import partial
-
-from medbench.task import Sample, Task
-
-
-@dataclass(frozen=True)
-class {title}(Task):
-    """Drawn bars, two questions each."""
-
-    name = "{name}"
-    source = "example.org"
-    licence = "Nobody's"
-    offers = ("roi",)
-    metrics = ("closed/strict", "recall/strict", "attention/in_roi")
-    restricted = {restricted}
-
-    max_new_tokens: int = 4
-    shade: int = 200
-
-    def samples(self, split):
-        for image in range(3):
-            for closed in (True, False):
-                yield Sample(
-                    id=f"quillon-{{image}}-{{'yes' if closed else 'what'}}",
-                    image=partial(draw, image, self.shade),
-                    question="is it there?" if closed else "what is it?",
-                    answer="yes" if closed else "a bar",
-                    kind="closed" if closed else "open",
-                    group=f"image {{image}}",
-                    stamp=f"bar {{image}}",
-                    roi=partial(region, image) if image or closed else None,
-                )
-
-
-def draw(image, shade):
-    from PIL import Image, ImageDraw
-
-    picture = Image.new("RGB", (48, 32), (40, 40, 40))
-    ImageDraw.Draw(picture).rectangle((8 * image, 4, 8 * image + 15, 27), fill=(shade,) * 3)
-    return picture
-
-
-def region(image):
-    import numpy as np
-
-    mask = np.zeros((32, 48), bool)
-    mask[4:28, 8 * image : 8 * image + 16] = True
-    return mask
-'''
-
-
-def write_task(folder, name, *, restricted=False):
-    (folder / "tasks").mkdir(exist_ok=True)
-    text = STREET.format(name=name, title=name.title(), restricted=restricted)
-    (folder / "tasks" / f"{name}.py").write_text(text, encoding="utf-8")
+WIDE = {"images": 3, "width": 48, "bar": 16}
 
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
     """Return a working folder with runs of two methods on `street`, and of one on `ward`."""
     folder = tmp_path_factory.mktemp("street")
-    write_task(folder, "street")
-    write_task(folder, "ward", restricted=True)
+    write_task(folder, "street", **WIDE)
+    write_task(folder, "ward", restricted=True, **WIDE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for method, task in (("greedy", "street"), ("pai", "street"), ("greedy", "ward")):
@@ -219,7 +163,7 @@ def test_data_that_changed_since_the_run_are_refused(sides, street, monkeypatch)
     folder = street / "moved"
     folder.mkdir(exist_ok=True)
     monkeypatch.chdir(folder)
-    write_task(folder, "street")
+    write_task(folder, "street", **WIDE)
     source = (folder / "tasks" / "street.py").read_text(encoding="utf-8")
     path = folder / "tasks" / "street.py"
     path.write_text(source.replace("shade: int = 200", "shade: int = 90"), encoding="utf-8")
@@ -259,7 +203,7 @@ def _copy(folder, place, *, identity=None):
 def test_files_hold_the_words_and_are_the_same_each_time(sides, drawn):
     sides()
     text = drawn("attention", "greedy", "pai", "--task", "street", "--sample", "quillon-1-what")
-    for words in ("image and region", "greedy", "pai", "what is it?", "gold: a bar"):
+    for words in ("image and region", "greedy", "pai", "what is 1?", "gold: white bar"):
         assert words in text
     assert re.search(r"\d+ % in region", text)
 

@@ -183,6 +183,20 @@ def test_restricted_texts_are_left_out(run, medbench, export):
     assert told["id"].tolist() == [row["id"] for row in rows]
 
 
+@pytest.mark.parametrize("name", ["s.csv", "s.parquet"])
+def test_restricted_texts_are_for_their_owner_alone(run, export, name):
+    folder = run()
+    export(folder, "--show-restricted", output=name)
+    assert Path(name).stat().st_mode & 0o077
+    record = store.read_run(folder)
+    record["data"]["restricted"] = True
+    (folder / store.RUN).write_text(json.dumps(record))
+    export(folder, output=name)
+    assert Path(name).stat().st_mode & 0o077
+    export(folder, "--show-restricted", output=name)
+    assert Path(name).stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("missing", ["pandas", "pyarrow"])
 def test_without_the_extra(run, medbench, monkeypatch, missing):
     folder = run()

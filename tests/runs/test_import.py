@@ -16,6 +16,7 @@ import medbench as package
 from medbench import store
 from medbench.errors import UserError
 from medbench.imported import ImportRequest, import_predictions
+from tests.runs.lacking import LACKING
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -320,29 +321,10 @@ def test_a_metric_that_cannot_be_computed_here_does_not_lose_the_others(take, pl
     plugin("tasks", "words", source.replace('("closed/paper"', '("lacking", "closed/paper"'))
     folder, _ = take(answers())
     content = store.read_scores(folder)
-    assert content["unscored"] == {"lacking": ["nothing to lack with", "", "Install it."]}
+    assert content["unscored"] == {
+        "lacking": ["a package is missing", "It is nowhere.", "Install it."]
+    }
     assert content["scores"]["closed/paper"]["value"] == 1.0
-
-
-LACKING = '''"""A metric of a package that is not there."""
-
-from dataclasses import dataclass
-
-from medbench.errors import UnavailableError
-from medbench.metric import Metric
-
-
-@dataclass(frozen=True)
-class Lacking(Metric):
-    """A metric of a package that is not there."""
-
-    name = "lacking"
-    kinds = ("closed",)
-    golden = (("a", "a", 1.0),)
-
-    def items(self, rows):
-        raise UnavailableError("nothing to lack with", "", "Install it.")
-'''
 
 
 def test_from_python(here):

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from medbench import store
+from tests.runs.lacking import LACKING
 
 LETTERS = '''"""Letters."""
 
@@ -31,27 +32,6 @@ class Letters(Metric):
 
     def items(self, rows):
         return [min(self.most, len(row["output"])) / self.most for row in rows]
-'''
-# One whose package is nowhere.
-LACKING = '''"""Lacks a package."""
-
-from dataclasses import dataclass
-
-from medbench.errors import UnavailableError
-from medbench.metric import Metric
-
-
-@dataclass(frozen=True)
-class Lacking(Metric):
-    """Lacks a package."""
-
-    name = "lacking"
-    kinds = ("open",)
-    extra = "report"
-    golden = (("abc", "", 0.3),)
-
-    def measure(self, rows, setting):
-        raise UnavailableError("a package is missing", "It is nowhere.", "Install it.")
 '''
 FAILING = LACKING.replace("lacking", "failing").replace("Lacking", "Failing").replace(
     'raise UnavailableError("a package is missing", "It is nowhere.", "Install it.")',

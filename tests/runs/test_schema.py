@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from medbench import store
+from tests.runs.lacking import LACKING
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -20,26 +21,6 @@ SECTIONS = {
     "scores": "scores.json",
     "adapter": "adapter.json",
 }
-LACKING = '''"""Lacks a package."""
-
-from dataclasses import dataclass
-
-from medbench.errors import UnavailableError
-from medbench.metric import Metric
-
-
-@dataclass(frozen=True)
-class Lacking(Metric):
-    """Lacks a package."""
-
-    name = "lacking"
-    kinds = ("open",)
-    extra = "report"
-    golden = (("abc", "", 0.3),)
-
-    def measure(self, rows, setting):
-        raise UnavailableError("a package is missing", "It is nowhere.", "Install it.")
-'''
 
 
 def schema(name):

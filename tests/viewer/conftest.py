@@ -12,76 +12,12 @@ import pytest
 from medbench import store
 from medbench.loading import load_task
 from medbench.metrics.attention import encode_map, encode_mask
+from medbench.rows import row_of
 from medbench.scoring import score_rows, to_json
+from tests.bars import write_task
 
-GALLERY = '''"""Drawn bars, two questions each."""
-
-from dataclasses import dataclass
-from functools import partial
-
-from medbench.task import Sample, Task
-
-
-@dataclass(frozen=True)
-class {title}(Task):
-    """Drawn bars, two questions each."""
-
-    name = "{name}"
-    source = "example.org"
-    licence = "Nobody's"
-    offers = ("roi",)
-    metrics = ("closed/strict", "recall/strict", "attention/in_roi")
-    restricted = {restricted}
-
-    max_new_tokens: int = 4
-    images: int = 4
-    width: int = 32
-    shade: int = 200
-
-    def samples(self, split):
-        for image in range(self.images):
-            for closed in (True, False):
-                yield Sample(
-                    id=f"quillon-{{image}}-{{'yes' if closed else 'what'}}",
-                    image=partial(draw, image, self.width, self.shade),
-                    question=f"is bar {{image}} there?" if closed else f"what is {{image}}?",
-                    answer="yes" if closed else "white bar",
-                    kind="closed" if closed else "open",
-                    group=f"marmaduke {{image}}",
-                    stamp=f"bar {{image}}",
-                    roi=partial(region, image, self.width) if image or closed else None,
-                    meta={{
-                        "modality": ("ct", "mri")[image % 2],
-                        "seed": f"xanadu {{image}}",
-                        "question_type": "presence" if closed else "zephyrine",
-                    }},
-                )
-
-
-def draw(image, width, shade):
-    from PIL import Image, ImageDraw
-
-    picture = Image.new("RGB", (width, 32), (40, 40, 40))
-    left = 4 * (image % 5)
-    ImageDraw.Draw(picture).rectangle((left, 4, left + 7, 27), fill=(shade, image, 90))
-    return picture
-
-
-def region(image, width):
-    import numpy as np
-
-    mask = np.zeros((32, width), bool)
-    mask[4:28, 4 * (image % 5) : 4 * (image % 5) + 8] = True
-    return mask
-'''
 METRICS = ("closed/strict", "recall/strict", "attention/in_roi")
 GRID = 4  # patches along a side
-
-
-def write_task(folder, name, *, restricted=False):
-    (folder / "tasks").mkdir(exist_ok=True)
-    text = GALLERY.format(name=name, title=name.title(), restricted=restricted)
-    (folder / "tasks" / f"{name}.py").write_text(text, encoding="utf-8")
 
 
 def on_grid(mask):
@@ -96,14 +32,8 @@ def answer_of(sample, number, said, *, method, steps):
     """Return the row of an answer."""
     draws = np.random.default_rng([number, *method.encode()])
     row = {
-        "id": sample.id,
-        "group": sample.group,
-        "kind": sample.kind,
-        "question": sample.question,
-        "gold": sample.answer,
-        "meta": dict(sample.meta),
+        **row_of(sample, said),
         "prompt": sample.question,
-        "output": said,
         "tokens": list(range(10, 10 + max(1, len(said.split())))),
         "stop": "eos",
         "seconds": 0.25,

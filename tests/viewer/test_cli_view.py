@@ -82,10 +82,12 @@ def test_a_restricted_task_is_shown_only_by_name(made, view, place):
         "data:image/webp;base64,",
     )
     assert [secret for secret in secrets if secret in text] == []
+    assert (place / "view.html").stat().st_mode & 0o077
     code, _, err = view("greedy", "--task", "ward", "--show-restricted")
     assert (code, err) == (0, "")
     text = (place / "view.html").read_text(encoding="utf-8")
     assert all(secret in text for secret in secrets[:5])
+    assert (place / "view.html").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(
