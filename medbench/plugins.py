@@ -17,8 +17,9 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from medbench.errors import UserError
@@ -335,13 +336,25 @@ def _import(plugin: Plugin) -> ModuleType:
     name = f"medbench_plugin_{plugin.path.stem}_{hashlib.sha256(content).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, plugin.path)
-    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
+    loader = _Uncached(name, os.fspath(plugin.path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None, "a loader of files gives a spec"
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up while the class is made
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+class _Uncached(SourceFileLoader):
+    """Runs a file as it is now.
+
+    Python takes compiled code for current by the source's length and the second it was written
+    in; a file that was changed twice in one second would run as it was and be hashed as it is.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)

@@ -434,6 +434,17 @@ def test_a_changed_file_is_read_again(mine):
     assert plugins.create("method", parse("mine"))[1].rate == 3.0
 
 
+def test_a_change_of_the_same_length_in_the_same_second_is_seen(mine, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+    def rewritten(rate):
+        mine.path.write_text(DECODER.replace("2 / 4", rate), encoding="utf-8")
+        os.utime(mine.path, (1_000_000_000, 1_000_000_000))
+        return plugins.load(plugins.get("method", "mine"))().rate
+
+    assert [rewritten("1 / 4"), rewritten("3 / 4")] == [0.25, 0.75]
+
+
 def test_failing_files_become_user_errors(elsewhere):
     write(elsewhere / "methods" / "a.py", "import no_such_thing\n" + METHOD.format(name="a"))
     with pytest.raises(UserError, match="cannot be loaded") as caught:
