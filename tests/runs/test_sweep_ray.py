@@ -58,6 +58,27 @@ class Broken(Decoder):
         raise RuntimeError("no more of it")
 '''
 
+# Sends work to a folder that the nodes do not have, as where machines share no files.
+AWAY = """
+from dataclasses import replace
+from pathlib import Path
+
+from medbench.cell import Request
+from medbench.errors import UserError
+from medbench.sweeping import cluster
+from medbench.sweeping.survey import Surveyed
+
+there = replace(cluster.connect(1, 0), place=Path("/away"))
+request = Request(method="lora", task="mini", backbone="toy")
+try:
+    cluster.survey_there(there, [request])
+except UserError as error:
+    print(*error.lines(), sep="\\n")
+left = Surveyed(request, "left", adapter=Path("an adapter"))
+[outcome] = cluster.run_there(there, [left], [])
+print(outcome.state, *outcome.failure.lines, sep="\\n")
+"""
+
 
 class TwoNodes:
     """A cluster of two nodes in a process of its own."""
@@ -191,15 +212,18 @@ def test_a_node_killed_during_a_sweep_leaves_the_files_of_a_plain_one(
 
 @pytest.mark.slow
 def test_a_cluster_says_what_it_lacks(place, nodes):
-    def sweep(text):
-        (place / "grid.toml").write_text(text, encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-m", "medbench", "sweep", "grid.toml", "--executor", "ray"],
+    def python(*words):
+        return subprocess.run(
+            [sys.executable, *words],
             cwd=place,
             capture_output=True,
             text=True,
             env=environment(RAY_ADDRESS=nodes.address),
         )
+
+    def sweep(text):
+        (place / "grid.toml").write_text(text, encoding="utf-8")
+        done = python("-m", "medbench", "sweep", "grid.toml", "--executor", "ray")
         return done.returncode, done.stderr.splitlines()
 
     grid = GRID.replace('"slow", "broken", "lora", "lora+vcd"', '"greedy"')
@@ -209,3 +233,10 @@ def test_a_cluster_says_what_it_lacks(place, nodes):
     assert code == 1
     assert lines[0] == "2 cells: 1 left, 1 that cannot run"
     assert "1 done, 1 failed" in lines
+    done = python("-c", AWAY)
+    lacks = [
+        f"{os.uname().nodename} has no folder /away",
+        "The machines of the cluster share no files.",
+        "Start the sweep in a folder that all of them have.",
+    ]
+    assert done.stdout.splitlines() == [*lacks, "failed", *lacks], done.stderr
