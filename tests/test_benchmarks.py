@@ -39,12 +39,11 @@ def test_the_decoding_benchmark_prints_a_row_for_each_method():
 @pytest.mark.slow
 def test_the_tuning_benchmark_prints_a_row_for_each_tuner():
     words = ["--layers", "2", "--width", "64", "--heads", "2", "--image", "56"]
-    words += ["--rounds", "1", "--steps", "1", "--memory-rounds", "1", "--batches", "1,2"]
+    words += ["--rounds", "1", "--steps", "1", "--memory-rounds", "1", "--batches", "2"]
     rows = printed("tuning.py", words)
     assert {len(row) for row in rows} == {7}
     names = [row[0].removeprefix("| ") for row in rows]
-    tuners = ["lora", "a3tune", "medalign", "eager"]
-    assert names == ["tuner, batch 1", *tuners, "tuner, batch 2", *tuners]
+    assert names == ["tuner, batch 2", "lora", "a3tune", "medalign", "eager"]
     # Every cell is measured but what lora has beyond lora.
     assert [cell for row in rows for cell in row[1:]].count("-") == 0
 
