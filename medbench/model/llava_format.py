@@ -24,7 +24,7 @@ from medbench.errors import UserError
 from medbench.model import attention
 from medbench.model.geometry import Geometry
 from medbench.model.llava import Backbone
-from medbench.model.placement import Placement
+from medbench.model.placement import Placement, compute_as_asked
 from medbench.model.template import IMAGE, QUESTION, Template
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -67,6 +67,7 @@ def load_llava(
             raise UserError(f"cannot load {directory}", why, "Download it again.") from error
     model, report = loaded
     _require_all_tensors(directory, report)
+    compute_as_asked(model)
     return assemble(
         model.eval(),
         tokenizer=tokenizer,

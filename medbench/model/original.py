@@ -29,7 +29,7 @@ from medbench.model.original_config import (
     text_config,
     visual_tokens,
 )
-from medbench.model.placement import Placement
+from medbench.model.placement import Placement, compute_as_asked
 from medbench.model.template import Template
 from medbench.model.tokenizer import check_vocabulary
 from medbench.model.vision import (
@@ -156,6 +156,7 @@ def _load_text(
             raise UserError(f"cannot load {directory}", why, "Download it again.") from error
     if report["missing_keys"] or report["mismatched_keys"]:
         raise RuntimeError(f"transformers did not find {report}")  # checked before: cannot be
+    compute_as_asked(model)
     return model
 
 

@@ -57,3 +57,15 @@ class Placement:
                 llm_int8_skip_modules=["lm_head"],
             )
         return chosen
+
+
+def compute_as_asked(model: Any) -> None:
+    """Keep matrices of four bits to the type that was asked for, on every CPU.
+
+    On a CPU with AVX512-BF16, bitsandbytes packs such a matrix anew at its first use and computes
+    in bfloat16 from then on, whatever was asked; on another it does not. Answers would depend on
+    the machine, and a matrix narrower than a block of 64 weights cannot be packed at all.
+    """
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False

@@ -30,7 +30,14 @@ TOWERS = {
 IMAGE_SIZES = {"llava": 16, "llava_mistral": 24, "llava_qwen2": 24}
 
 
-def write_tiny(model_type: ModelType, root: Path, *, seed: int = 0, pickled: bool = False) -> Path:
+def write_tiny(
+    model_type: ModelType,
+    root: Path,
+    *,
+    seed: int = 0,
+    pickled: bool = False,
+    width: int = WIDTH,
+) -> Path:
     """Write a checkpoint of a kind and the tower it names; return the checkpoint's folder.
 
     Args:
@@ -38,6 +45,7 @@ def write_tiny(model_type: ModelType, root: Path, *, seed: int = 0, pickled: boo
         root: gets the folder `checkpoint`, and the tower where config.json says it is.
         seed: of the weights.
         pickled: write the language model's weights as *.bin, as old checkpoints have them.
+        width: of the language model.
     """
     directory = root / "checkpoint"
     directory.mkdir(parents=True)
@@ -48,7 +56,7 @@ def write_tiny(model_type: ModelType, root: Path, *, seed: int = 0, pickled: boo
         vocabulary = write_bytewise(directory)
     else:
         vocabulary = write_sentencepiece(directory, image_tokens=model_type == "llava")
-    config = _config(model_type, vocabulary)
+    config = _config(model_type, vocabulary, width)
     write_json(directory / "config.json", config)
     ends = {"bos_token_id": config["bos_token_id"], "eos_token_id": config["eos_token_id"]}
     write_json(directory / "generation_config.json", ends)
@@ -106,12 +114,12 @@ def write_tower(directory: Path, image_size: int, *, seed: int) -> dict[str, Ten
     }
 
 
-def _config(model_type: ModelType, vocabulary: int) -> dict[str, Any]:
+def _config(model_type: ModelType, vocabulary: int, width: int) -> dict[str, Any]:
     common = {
         "model_type": model_type,
         "vocab_size": vocabulary,
-        "hidden_size": WIDTH,
-        "intermediate_size": 2 * WIDTH,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
         "num_hidden_layers": LAYERS,
         "num_attention_heads": HEADS,
         "hidden_act": "silu",
@@ -158,11 +166,12 @@ def _config(model_type: ModelType, vocabulary: int) -> dict[str, Any]:
 
 
 def _projector_shapes(config: Mapping[str, Any]) -> dict[str, Tensor]:
-    first = {"weight": (WIDTH, VISION_WIDTH), "bias": (WIDTH,)}
+    width = config["hidden_size"]
+    first = {"weight": (width, VISION_WIDTH), "bias": (width,)}
     if "mm_projector_type" not in config:
         shapes = {f"{PROJECTOR}{name}": shape for name, shape in first.items()}
     else:
-        second = {"weight": (WIDTH, WIDTH), "bias": (WIDTH,)}
+        second = {"weight": (width, width), "bias": (width,)}
         shapes = {f"{PROJECTOR}0.{name}": shape for name, shape in first.items()}
         shapes |= {f"{PROJECTOR}2.{name}": shape for name, shape in second.items()}
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}

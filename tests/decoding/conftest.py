@@ -176,7 +176,7 @@ def agree(plain, decode, images, questions):
             tokens.append(int(scores[-1].argmax()))
         return tokens, torch.stack(scores)
 
-    def compare(backbone, method, reference, **options):
+    def compare(backbone, method, reference, *, tolerance=1e-4, **options):
         model, expected = plain(backbone), []
         for index, pixels in enumerate(backbone.pixel_values(images[:3])):
             score = reference(model, questions[index], pixels, index)
@@ -187,7 +187,7 @@ def agree(plain, decode, images, questions):
                 kept = scores.isfinite()
                 assert answer.token_ids == tokens
                 assert torch.equal(answer.scores.isfinite(), kept)
-                assert (answer.scores - scores)[kept].abs().max() < 1e-4
+                assert (answer.scores - scores)[kept].abs().max() < tolerance
         return [tokens for tokens, _ in expected]
 
     return compare

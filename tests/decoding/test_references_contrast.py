@@ -90,7 +90,13 @@ def test_vcd_scores_are_those_of_a_loop_over_two_images(endless, agree, images, 
     backbone = endless(spec)
     noised = noisy(backbone.pixel_values(images[:3]))
     method = f"vcd[alpha={alpha},beta={beta}]"
-    agree(backbone, method, vcd(noised, alpha, beta), branch_tensors={"noised": noised})
+    agree(
+        backbone,
+        method,
+        vcd(noised, alpha, beta),
+        tolerance=5e-5 * (1 + 2 * alpha),  # the contrast multiplies what the branches round
+        branch_tensors={"noised": noised},
+    )
 
 
 @pytest.mark.parametrize("method", ["m3id", "vcd"])

@@ -95,7 +95,8 @@ def test_labels_made_here_are_those_in_the_box(
     for sample in some:
         ours, theirs = labels.regions(sample), wanted(sample)
         assert len(ours) == len(theirs)
-        assert [one.score for one in ours] == [one.score for one in theirs]
+        # Another CPU rounds in another way; scores are cosines times a hundred.
+        assert [one.score for one in ours] == pytest.approx([one.score for one in theirs], abs=1e-4)
         assert all(np.array_equal(x.mask, y.mask) for x, y in zip(ours, theirs, strict=True))
 
 
